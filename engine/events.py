@@ -1,0 +1,91 @@
+"""The vocabulary of events.jsonl: what an engine says while it runs. Written here, read everywhere.
+
+One JSON object a line, one write() a line, so that readers never see half a line followed by another's.
+Every line has `t` (unix seconds) and `event`. All accuracies are in percent.
+
+    start       the run begins: id, method, device, epochs, steps_per_epoch, parameters
+    stage       what it does now: data, pretrain, train, evaluate
+    step        step, epoch, lr, loss, loss_robust, loss_<part>…, loss_topology, loss_standard, images_per_second
+    epoch       the same as means over the epoch, train_natural, train_adversarial, seconds,
+                and what `best` is chosen by: validation_natural, validation_pgd10 (or test_… if chosen on the test set)
+    checkpoint  checkpoint (best or last), epoch, step, rule, file
+    eval        metric, value, n, split, checkpoint, epoch, rule, seconds, and the threat model:
+                attack, norm, eps, step_size, steps, start, implementation, version, seed
+    warning     message
+    end         status, reason
+
+`loss` is what M' minimises, so loss = loss_robust + loss_topology, and loss_robust is the sum of the method's
+own parts. loss_topology is lambda(t) times L_TP; the bare L_TP is l_tp. loss_standard is M's cross-entropy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+KINDS = ("start", "stage", "step", "epoch", "eval", "checkpoint", "warning", "end")
+
+# Metrics of a finished run, in the order of the tables, and whether more is better.
+METRICS: dict[str, bool] = {
+    "natural": True, "pgd10": True, "pgd20": True, "cw20": True, "aa": True,
+    "topo_natural": True, "topo_robust": True, "l_tp": False,
+}  # fmt: skip
+
+
+def encode(event: str, t: float, fields: dict[str, Any]) -> bytes:
+    """One line. NaN and infinity, which JSON lacks, are written as the strings "nan", "inf", "-inf"."""
+    return (
+        json.dumps({"t": t, "event": event, **{k: _plain(v) for k, v in fields.items()}}, allow_nan=False) + "\n"
+    ).encode()
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: Any) -> float | None:
+    """The float behind a metric's value as `encode` wrote it, or None if it is no number."""
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+class EventLog:
+    """Appends events to a file. Each is one write() on a descriptor opened with O_APPEND."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event of `KINDS`; OSError (disk full, …) is the caller's to report."""
+        line = encode(event, time.time(), fields)
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            raise OSError(28, f"only {written} of {len(line)} bytes of an event were written; is the disk full?")
+
+    def position(self) -> int:
+        """Bytes in the file so far, made durable first: a checkpoint stores it, and resume cuts the log there."""
+        os.fsync(self._descriptor)
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def read(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Events in `data` as (offset behind the line, event). A torn last line is left; a damaged one is skipped."""
+    start = 0
+    while (stop := data.find(b"\n", start)) >= 0:
+        line, start = data[start:stop], stop + 1
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            yield start, event

@@ -1,0 +1,67 @@
+"""One training step's forwards: each is made at most once and shared by the method and all terms.
+
+That sharing is why +TRAIN costs almost nothing beside its base: L_TP uses features that the robust loss has
+already computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from engine.models.output import Output
+
+Forward = Callable[[nn.Module, Tensor, str], Output]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x [B, C, H, W] float32 in [0, 1]; y [B] int64; index [B] int64, positions in the training split."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+
+class Step:
+    """The forwards of one step. In train mode the order of M' forwards moves its BatchNorm statistics, so the
+    engine asks for them in the order in which the method lists them (`Method.forwards`).
+    """
+
+    def __init__(
+        self,
+        adversarial: nn.Module,
+        standard: nn.Module | None,
+        batch: Batch,
+        perturbed: Tensor | None,
+        forward: Forward,
+    ) -> None:
+        """`perturbed` is x' [B, C, H, W], None for a method without an attack; `forward(network, images, purpose)`
+        runs a network (the engine puts precision and dropout seeding there).
+        """
+        self.batch = batch
+        self.x, self.y = batch.x, batch.y
+        self.perturbed = perturbed
+        self._adversarial, self._standard, self._forward = adversarial, standard, forward
+
+    @cached_property
+    def natural(self) -> Output:
+        """M' on x."""
+        return self._forward(self._adversarial, self.x, "natural")
+
+    @cached_property
+    def adversarial(self) -> Output:
+        """M' on x'."""
+        if self.perturbed is None:
+            raise RuntimeError("this method makes no adversarial images, but a loss asks for them")
+        return self._forward(self._adversarial, self.perturbed, "adversarial")
+
+    @cached_property
+    def standard(self) -> Output:
+        """M on x."""
+        if self._standard is None:
+            raise RuntimeError("this run has no standard network, but a loss asks for it")
+        return self._forward(self._standard, self.x, "standard")
