@@ -1,0 +1,103 @@
+"""Training batches from one uint8 tensor on the device, cropped and flipped there.
+
+The order is a function of (seed, epoch) and the augmentation of (seed, epoch, step): a resumed epoch continues with
+the batches that the interrupted one would have had, and the runs of a pair see the same images. Both are
+drawn on the CPU, so that they are the same on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.data.base import Split
+from engine.randomness import generator
+from engine.step import Batch
+
+MIN_BATCH = 3  # BatchNorm needs two images and L_TP three
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]: what every network is fed, in training and in evaluation."""
+    return images.to(torch.float32) / 255
+
+
+class Batches:
+    """A training split cut into shuffled, augmented batches."""
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        crop: int,
+        padding: Literal["zeros", "reflect"],
+        flip: bool,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        """Crop at random after padding by `crop` pixels with `padding`; mirror at random if `flip`.
+
+        ValueError for a reflection wider than the image, or no batch at all.
+        """
+        height = split.images.shape[2]
+        if padding == "reflect" and crop >= height:
+            raise ValueError(
+                f"data.crop = {crop} cannot reflect images of {height} pixels; expected at most {height - 1}"
+            )
+        # channels last: a pixel is one lookup, and the batch comes out in the layout that convolutions like best
+        self._images = split.images.to(device).permute(0, 2, 3, 1).contiguous()
+        self._labels = split.labels.to(device)
+        self._batch_size, self._crop, self._reflect, self._flip = batch_size, crop, padding == "reflect", flip
+        self._seed = seed
+        if len(self) == 0:
+            raise ValueError(f"{len(split)} training images make no batch; expected {MIN_BATCH} or more")
+
+    def __len__(self) -> int:
+        """Steps an epoch. The last, incomplete batch is kept unless it has fewer than 3 images."""
+        full, rest = divmod(len(self._labels), self._batch_size)
+        return full + (rest >= MIN_BATCH)
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number` from step `skip` (counted from 0) on; x is laid out channels-last."""
+        order = torch.randperm(len(self._labels), generator=generator("cpu", self._seed, "order", number))
+        for step in range(skip, len(self)):
+            index = order[step * self._batch_size : (step + 1) * self._batch_size].to(self._labels.device)
+            images = self._augmented(index, number, step)
+            yield Batch(to_float(images).permute(0, 3, 1, 2), self._labels[index], index)
+
+    def _augmented(self, index: Tensor, epoch: int, step: int) -> Tensor:
+        """uint8 [B, H, W, C] of the images `index` [B].
+
+        Each output pixel is looked up where the crop and the mirror put it in the original: no padded copy is made.
+        """
+        if not (self._crop or self._flip):
+            return self._images[index]
+        draw, device = generator("cpu", self._seed, "augment", epoch, step), self._images.device
+        shift = torch.randint(-self._crop, self._crop + 1, (2, len(index)), generator=draw).to(device)
+        mirror = (torch.rand(len(index), generator=draw) < 0.5).to(device)
+        height, width = self._images.shape[1:3]
+        rows = shift[0, :, None] + torch.arange(height, device=device)
+        columns = torch.arange(width, device=device).expand(len(index), width)
+        if self._flip:
+            columns = torch.where(mirror[:, None], columns.flip(1), columns)
+        columns = shift[1, :, None] + columns
+        if self._reflect:
+            rows, columns = _reflected(rows, height), _reflected(columns, width)
+            return self._images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+        images = self._images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return images * inside[..., None]
+
+
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """Positions outside [0, size) mirrored at the border pixels, which are not repeated."""
+    return size - 1 - (size - 1 - positions.abs()).abs()
+
+
+def _within(positions: Tensor, size: int) -> Tensor:
+    return (positions >= 0) & (positions < size)
