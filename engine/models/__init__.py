@@ -1,0 +1,1 @@
+"""Networks; each forward returns features and logits."""
