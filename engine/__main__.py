@@ -1,0 +1,37 @@
+"""`python -m engine RUN_FOLDER`: carry out one run, or go on with it. With --evaluate: evaluate it again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Parse the command line, settle what must be settled before torch is imported, and work."""
+    parser = argparse.ArgumentParser(prog="python -m engine", description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, metavar="RUN_FOLDER", help="holds recipe.toml; everything is written there"
+    )
+    parser.add_argument("--evaluate", metavar="ATTACKS", help="evaluate again, with these attacks: pgd20,cw20,aa")
+    parser.add_argument(
+        "--checkpoint", choices=["best", "last", "both"], default="best", help="which one (default: best)"
+    )
+    arguments = parser.parse_args()
+    if not (arguments.folder / "recipe.toml").is_file():
+        parser.error(f"{arguments.folder} holds no recipe.toml")
+    # cuBLAS reads this once, when it is loaded; without it deterministic kernels refuse to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    from engine import worker
+
+    folder = arguments.folder.absolute()
+    if arguments.evaluate is None:
+        return worker.train(folder)
+    which = ["best", "last"] if arguments.checkpoint == "both" else [arguments.checkpoint]
+    return worker.evaluate(folder, [part for part in arguments.evaluate.split(",") if part], which)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The one projected-gradient attack (Madry et al. 2018) of all training methods and evaluations.
+
+x' climbs a loss by steps of fixed length along the sign of the gradient and is projected back, after each
+step, onto the l-infinity ball around x and onto the pixel range [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from engine.losses import cross_entropy_per_sample, kl_divergence_per_sample, margin, wide
+
+Loss = Literal["ce", "kl", "margin"]
+Start = Literal["gaussian", "uniform", "none"]
+Mode = Literal["eval", "train"]
+StopRule = Callable[[Tensor, Tensor, int], Tensor]
+"""(logits [B, C] of the current iterates, y [B], number of the step from 0) -> bool [B]: which samples move on."""
+
+GAUSSIAN_SCALE = 0.001  # standard deviation of the gaussian start, as in TRADES
+
+
+class Attacked(NamedTuple):
+    """What an attack returns: images [B, ...] in [0, 1] without gradient, and two int64 counts [B]."""
+
+    images: Tensor
+    steps_correct: Tensor
+    """Steps taken from an iterate that was still classified correctly (kappa of GAIRAT)."""
+    steps_taken: Tensor
+
+
+def misclassified(logits: Tensor, y: Tensor, step: int) -> Tensor:
+    """Stop rule: a sample that is misclassified stays as it is."""
+    return logits.argmax(dim=1) == y
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient ascent. `eps`, `step_size` and `steps` are numbers, or tensors [B] with one per sample."""
+
+    eps: float | Tensor
+    step_size: float | Tensor
+    steps: int | Tensor
+    loss: Loss = "ce"
+    """ce; kl: KL(softmax z(x) || softmax z(x')) as in TRADES; margin: max_{k != y} z_k - z_y."""
+    start: Start = "gaussian"
+    """gaussian: x + 0.001 N(0, 1); uniform: x + U(-start_eps, start_eps); none: x."""
+    clip_start: bool = False
+    """Clip the start to [0, 1] before the first gradient (the result is always clipped)."""
+    start_eps: float | Tensor | None = None
+    """Radius of the uniform start; None: eps."""
+    batchnorm: Mode = "eval"
+    """train: BatchNorm uses the attacked batch, and each forward moves its running statistics."""
+    stop: StopRule | None = None
+    """Looked at before each step, and asked anew each time; None: every sample takes all its steps."""
+    noise: float = 0.0
+    """Standard deviation of gaussian noise added to each step, inside the projection (FAT's omega)."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("loss", self.loss, get_args(Loss)),
+            ("start", self.start, get_args(Start)),
+            ("batchnorm", self.batchnorm, get_args(Mode)),
+        ):
+            if value not in known:
+                raise ValueError(f"PGD: {name} is {value!r}, expected one of {', '.join(known)}")
+
+    def __call__(self, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
+        """Attack `network` (which returns Output) on x [B, ...] in [0, 1] with labels y [B] int64.
+
+        Random numbers come from `generator` alone, which must be on x's device. The network is left as it was:
+        its modes, parameters, their gradients and, with batchnorm="eval", its statistics. Images of half precision
+        become float32.
+        """
+        x = wide(x.detach())
+        with torch.enable_grad(), _mode(network, self.batchnorm):
+            return self._climb(network, x, y, generator)
+
+    def _climb(self, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
+        eps, step_size = _over(self.eps, x), _over(self.step_size, x)
+        low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+        target = self._target(network, x)
+        images = self._starting_point(x, generator)
+        correct = torch.zeros_like(y)
+        taken = torch.zeros_like(y)
+        limit = torch.zeros_like(y) + self.steps
+        # Per-sample steps are read on the host here, so that the loop need not wait for the device.
+        longest = int(self.steps.max()) if isinstance(self.steps, Tensor) else self.steps
+        for step in range(longest):
+            images.requires_grad_()
+            logits = network(images).logits
+            moving = limit > step
+            if self.stop is not None:
+                moving = moving & self.stop(logits.detach(), y, step)
+                if not bool(moving.any()):
+                    break
+            (gradient,) = torch.autograd.grad(self._loss(logits, y, target).sum(), images)
+            images = images.detach()
+            moved = images + step_size * gradient.sign()
+            if self.noise:
+                moved = moved + self.noise * _normal(x, generator)
+            images = torch.where(_column(moving, x), moved.clamp(low, high), images)
+            correct += moving & (logits.detach().argmax(dim=1) == y)
+            taken += moving
+        return Attacked(images.detach().clamp(0, 1), correct, taken)
+
+    def _starting_point(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        if self.start == "gaussian":
+            start = x + GAUSSIAN_SCALE * _normal(x, generator)
+        elif self.start == "uniform":
+            radius = _over(self.eps if self.start_eps is None else self.start_eps, x)
+            start = x + radius * (2 * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) - 1)
+        else:
+            start = x.clone()
+        return start.clamp(0, 1) if self.clip_start else start
+
+    def _target(self, network: nn.Module, x: Tensor) -> Tensor | None:
+        """Natural logits, which the KL compares with: the same at every step, so computed once."""
+        if self.loss != "kl":
+            return None
+        with torch.no_grad():
+            logits: Tensor = network(x).logits
+        return logits
+
+    def _loss(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        """The loss of each sample [B]; its sum has the same gradient for a sample as in a batch of one."""
+        if target is not None:
+            return kl_divergence_per_sample(target, logits)
+        return margin(logits, y) if self.loss == "margin" else cross_entropy_per_sample(logits, y)
+
+
+@contextmanager
+def _mode(network: nn.Module, batchnorm: Mode) -> Iterator[None]:
+    """Eval mode, with BatchNorm alone in train mode if asked; every module's own mode comes back afterwards."""
+    before = [(module, module.training) for module in network.modules()]
+    network.eval()
+    if batchnorm == "train":
+        for module, _ in before:
+            if isinstance(module, _BatchNorm):
+                module.train()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _column(values: Tensor, x: Tensor) -> Tensor:
+    """`values` [B] shaped to broadcast over x [B, ...]."""
+    return values.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def _over(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A number as it is, one per sample [B] in x's type and shaped to broadcast over x."""
+    return _column(value.to(x), x) if isinstance(value, Tensor) else value
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

@@ -1,0 +1,135 @@
+"""Accuracy of one network on one split, natural or under the projected-gradient attack, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine import randomness
+from engine.attacks.pgd import PGD
+from engine.data.base import Split
+from engine.models.output import Output
+
+Poll = Callable[[], None]
+"""Called between batches; what it raises ends the evaluation (a stop that somebody asked for)."""
+
+
+def never() -> None:
+    """The poll of an evaluation that nothing interrupts."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluated batch: y [B]; images [B, C, H, W] float32 in [0, 1] as the network saw them; its output on them."""
+
+    y: Tensor
+    images: Tensor
+    output: Output
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Per-example outcomes on the CPU, in the order of `indices` (positions in the split), each [n].
+
+    `images` [n, C, H, W], float32 in [0, 1], is what the network saw, kept if that was asked for.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    predictions: Tensor
+    images: Tensor | None = None
+
+    @property
+    def correct(self) -> Tensor:
+        """[n] bool."""
+        return self.predictions == self.labels
+
+    @property
+    def percent(self) -> float:
+        """Accuracy in percent."""
+        return 100.0 * int(self.correct.sum()) / len(self.labels)
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Eval mode and full float32 (no TF32) inside; every module's own mode and the settings are restored after."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+        for module, training in modes:
+            module.training = training
+
+
+def images_of(split: Split, indices: Tensor, device: torch.device) -> Tensor:
+    """Images [n, C, H, W] of a split on `device`, float32 in [0, 1]."""
+    return split.images[indices.to(split.images.device)].to(device).float() / 255
+
+
+def batches(
+    network: nn.Module,
+    split: Split,
+    indices: Tensor,
+    batch_size: int,
+    device: torch.device,
+    attack: PGD | None,
+    seed: int,
+    metric: str,
+    poll: Poll = never,
+) -> Iterator[Evaluated]:
+    """Evaluate `indices` of `split` batch by batch; the last, incomplete batch is kept.
+
+    The random start of an attack is drawn per batch as a pure function of (seed, metric, number of the batch): so a
+    number depends on seed, batch size and order, which are stored with it, and on nothing evaluated before.
+    """
+    for number, part in enumerate(torch.split(indices, batch_size)):
+        poll()
+        x = images_of(split, part, device)
+        y = split.labels[part.to(split.labels.device)].to(device)
+        with evaluating(network), torch.autocast(device.type, enabled=False):
+            if attack is not None:
+                x = attack(network, x, y, randomness.generator(device, seed, "evaluate", metric, number)).images
+            with torch.no_grad():
+                output = network(x)
+        yield Evaluated(y, x, output)
+
+
+def accuracy(
+    network: nn.Module,
+    split: Split,
+    indices: Tensor,
+    batch_size: int,
+    device: torch.device,
+    attack: PGD | None,
+    seed: int,
+    metric: str,
+    *,
+    keep_images: bool = False,
+    poll: Poll = never,
+) -> Outcomes:
+    """Predictions of `network` (float32, eval mode) on the examples `indices` [n] of `split`.
+
+    `attack` None means natural images; `metric` names the purpose of the random start. Raises ValueError for no
+    examples.
+    """
+    if len(indices) == 0:
+        raise ValueError(f"{metric}: there is no example to evaluate")
+    labels: list[Tensor] = []
+    predictions: list[Tensor] = []
+    images: list[Tensor] = []
+    for batch in batches(network, split, indices, batch_size, device, attack, seed, metric, poll):
+        labels.append(batch.y.cpu())
+        predictions.append(batch.output.logits.argmax(1).cpu())
+        if keep_images:
+            images.append(batch.images.cpu())
+    kept = torch.cat(images) if keep_images else None
+    return Outcomes(indices.cpu(), torch.cat(labels), torch.cat(predictions), kept)

@@ -1,0 +1,135 @@
+"""What the run computes on: device, precision, threads, determinism; and env.json, which records all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import options
+from engine.recipe import Recipe
+from engine.recipe import Run as RunSection
+
+PACKAGES = ("torch", "torchvision", "numpy", "pyautoattack", "safetensors", "scikit-learn", "pydantic")
+
+
+class MachineLacks(Exception):
+    """The machine cannot do what the recipe asks; `hint` says what to change."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the numbers are computed."""
+
+    device: torch.device
+    bfloat16: bool
+    threads: int
+
+    @property
+    def reproducible(self) -> bool:
+        """True if the same recipe gives the same bits again here."""
+        return self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+
+
+def prepare(run: RunSection) -> Machine:
+    """Set threads and determinism for this process and choose the device. Raises MachineLacks."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    device = _device(run.device)
+    if run.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    bfloat16 = run.precision == "bfloat16" or (run.precision == "auto" and fast)
+    return Machine(device, bfloat16, torch.get_num_threads())
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise MachineLacks(f"run.device = {name!r} is no device", "use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MachineLacks(
+            f"run.device = {name!r}, but this machine has {torch.cuda.device_count()} usable GPU(s)",
+            'set run.device = "auto", or look at `trainctl doctor`',
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise MachineLacks(f"run.device = {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def environment(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """Content of env.json."""
+    code = options.PACKAGE.parent
+    cuda = machine.device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git(code),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(machine.device) if cuda else _cpu_name(),
+        "device_type": machine.device.type,
+        "cuda": torch.version.cuda if cuda else None,
+        "threads": machine.threads,
+        "precision": "bfloat16" if machine.bfloat16 else "float32",
+        "reproducible": machine.reproducible,
+        "argv": sys.argv,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "plugins": _plugins(recipe),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git(folder: Path) -> dict[str, str] | None:
+    """Commit and uncommitted patch of the code that runs, or None outside a checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=True).stdout
+
+    try:
+        if not (folder / ".git").exists():
+            return None
+        return {"commit": git("rev-parse", "HEAD").strip(), "patch": git("diff", "HEAD")[:1_000_000]}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _plugins(recipe: Recipe) -> list[dict[str, str]]:
+    """Files outside the package that this run uses, with their checksums."""
+    used = [options.catalog("Method")[recipe.method.name], options.catalog("DataSource")[recipe.data.dataset]]
+    outside = [entry.path for entry in used if not entry.path.is_relative_to(options.PACKAGE)]
+    return [{"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in outside]

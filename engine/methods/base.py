@@ -1,0 +1,47 @@
+"""A training method: which loss its attack climbs, which forwards it needs, which terms it adds.
+
+A new method is one new file in this folder (or in a folder named by TRAINCTL_PLUGINS) with one class that
+derives directly from Method. Its annotated `option(...)` fields are its options in a recipe's [method]; its
+literal constants below may be overridden.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from engine.attacks.pgd import PGD
+    from engine.step import Batch, Step
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Base of all methods. Constants that the command line reads must be literals with an annotation."""
+
+    adversarial: ClassVar[bool] = True
+    """False: there is no attack, and x' does not exist."""
+    attack_loss: ClassVar[str] = "ce"
+    """What the training attack climbs unless the recipe says otherwise: ce, kl or margin."""
+    attack_start: ClassVar[str] = "gaussian"
+    """Where it starts unless the recipe says otherwise: gaussian, uniform or none."""
+    forwards: ClassVar[tuple[str, ...]] = ("adversarial",)
+    """Train-mode forwards in order: "natural" (M' on x), "adversarial" (M' on x'), "standard" (M on x)."""
+    needs_standard: ClassVar[bool] = False
+    """True: M is trained beside M' even without TRAIN."""
+
+    @abstractmethod
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """The parts of L_robust by name, weighted, to be summed; each is logged as loss_<name>."""
+
+    def attack_form(self) -> tuple[str, str]:
+        """(loss, start) of the training attack where the recipe says "auto"; override it if options decide."""
+        return self.attack_loss, self.attack_start
+
+    def perturb(self, network: nn.Module, batch: Batch, attack: PGD, generator: torch.Generator) -> Tensor:
+        """X' for `batch`: by default the projected-gradient attack as the recipe sets it."""
+        return attack(network, batch.x, batch.y, generator).images

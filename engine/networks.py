@@ -1,0 +1,112 @@
+"""The networks of one run: M' (adversarial) and, where the method or TRAIN needs it, M (standard); their optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.checkpoint import pick, put, restore
+from engine.data.base import Splits
+from engine.losses import wide
+from engine.machine import Machine
+from engine.methods.base import Method
+from engine.models.build import build
+from engine.models.output import Output
+from engine.randomness import derive
+from engine.recipe import Model, Optim, Recipe, Schedule
+
+
+@dataclass
+class Networks:
+    """`standard` is None where nothing needs M; `frozen` is TRAIN*'s M, which no longer learns."""
+
+    adversarial: nn.Module
+    standard: nn.Module | None
+    frozen: bool = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights and buffers, for a checkpoint."""
+        found = put(self.adversarial.state_dict(), "model.")
+        return found if self.standard is None else found | put(self.standard.state_dict(), "standard.")
+
+    def restore(self, tensors: dict[str, Tensor], path: object) -> None:
+        """Load what `tensors` gave."""
+        restore(self.adversarial, pick(tensors, "model."), path)  # type: ignore[arg-type]
+        if self.standard is not None:
+            restore(self.standard, pick(tensors, "standard."), path)  # type: ignore[arg-type]
+
+    def trained(self) -> dict[Tensor, str]:
+        """Parameters that learn, with their names in a checkpoint."""
+        named: dict[Tensor, str] = {p: f"model.{n}" for n, p in self.adversarial.named_parameters()}
+        if self.standard is not None and not self.frozen:
+            named |= {p: f"standard.{n}" for n, p in self.standard.named_parameters()}
+        return named
+
+    def mode(self, training: bool) -> None:
+        """Train or eval mode; a frozen M always stays in eval mode."""
+        self.adversarial.train(training)
+        if self.standard is not None:
+            self.standard.train(training and not self.frozen)
+
+
+def build_networks(recipe: Recipe, method: Method, splits: Splits, device: torch.device) -> Networks:
+    """M' and, if needed, M, with initial weights that depend on the seed and on nothing else."""
+    channels, image_size = splits.train.images.shape[1], splits.train.images.shape[-1]
+
+    def one(section: Model, role: str) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(recipe.run.seed, "init", role))
+            network = build(section, channels, image_size, splits.classes)
+        return network.to(device)
+
+    topology = recipe.topology
+    adversarial = one(recipe.model, "adversarial")
+    if not (topology.enabled or method.needs_standard):
+        return Networks(adversarial, None)
+    return Networks(adversarial, one(recipe.standard, "standard"), topology.enabled and topology.variant == "star")
+
+
+def build_optimizer(section: Optim, parameters: list[Tensor]) -> torch.optim.SGD:
+    """SGD with weight decay on all parameters, as in all of this literature. M and M' share no parameter, so one
+    optimizer for both equals one each.
+    """
+    return torch.optim.SGD(
+        parameters,
+        lr=section.lr,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+        nesterov=section.nesterov,
+    )
+
+
+def learning_rate(optim: Optim, schedule: Schedule, epoch: int) -> float:
+    """The rate in `epoch` (from 1): multiplied by gamma from each milestone epoch on."""
+    if epoch == 1 and schedule.first_epoch_lr > 0:
+        return schedule.first_epoch_lr
+    drops: int = sum(epoch >= milestone for milestone in schedule.milestones)
+    return optim.lr * schedule.gamma**drops
+
+
+class Forward:
+    """Runs a network in the run's precision; features and logits come back in float32 (or wider).
+
+    Dropout draws from torch's global generator, so it is seeded per step and purpose: otherwise M's forwards
+    would shift M' dropout masks and a pair would differ in more than the regulariser.
+    """
+
+    def __init__(self, machine: Machine, seed: int) -> None:
+        self._machine, self._seed = machine, seed
+        self.position: tuple[str | int, ...] = ()
+
+    def __call__(self, network: nn.Module, images: Tensor, purpose: str) -> Output:
+        """Output of `network` on images [B, C, H, W]."""
+        torch.manual_seed(derive(self._seed, "dropout", purpose, *self.position))
+        with self.precision():
+            output = network(images)
+        return Output(wide(output.features), wide(output.logits))
+
+    def precision(self) -> torch.autocast:
+        """Context in which networks run: bfloat16 where the run uses it, else as the tensors are."""
+        return torch.autocast(self._machine.device.type, dtype=torch.bfloat16, enabled=self._machine.bfloat16)

@@ -1,0 +1,1 @@
+"""Loss terms that any method can carry."""

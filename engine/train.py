@@ -1,0 +1,289 @@
+"""The training loop: make x' -> one shared set of forwards -> a sum of named losses -> step.
+
+No method is named here. What a method needs it says itself (engine/methods), what TRAIN adds is a term
+(engine/regularizers/topology.py), and every random number is a function of the seed and the position, so a
+checkpoint needs weights, momentum and the position only, and a resumed run is bit-identical.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine import checkpoint
+from engine.attacks.training import training_attack
+from engine.data.base import Splits
+from engine.data.batches import Batches
+from engine.evaluate.selection import select_accuracies
+from engine.events import EventLog
+from engine.lifecycle import Lifecycle
+from engine.losses import cross_entropy
+from engine.machine import Machine
+from engine.methods.base import Method
+from engine.networks import Forward, Networks, build_optimizer, learning_rate
+from engine.randomness import derive, generator
+from engine.recipe import Recipe
+from engine.regularizers.topology import TopologyTerm
+from engine.step import Batch, Step
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; the last checkpoint holds the position."""
+
+
+@dataclass
+class Progress:
+    """Where training stands. Everything a resumed run needs besides tensors."""
+
+    stage: str = "train"
+    epoch: int = 1
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0  # optimizer steps so far, over all stages
+    seconds: float = 0.0  # spent in this epoch so far
+    examples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # sum over the epoch's examples, by metric
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one run from wherever its last checkpoint stands."""
+
+    def __init__(
+        self, recipe: Recipe, method: Method, splits: Splits, networks: Networks, machine: Machine,
+        life: Lifecycle, log: EventLog, recipe_hash: str,
+    ) -> None:  # fmt: skip
+        self.recipe, self.method, self.splits, self.networks = recipe, method, splits, networks
+        self.machine, self.life, self.log = machine, life, log
+        self.recipe_hash = recipe_hash
+        self.attack = training_attack(recipe.attack, method)
+        self.forward = Forward(machine, recipe.run.seed)
+        self.term: TopologyTerm | None = None
+        if recipe.topology.enabled:
+            self.term = TopologyTerm(recipe.topology, recipe.schedule.epochs, len(splits.train), machine.device)
+        pretrain = networks.frozen and not recipe.standard.weights
+        self._enter(Progress(stage="pretrain" if pretrain else "train"))
+
+    def run(self) -> None:
+        """Train to the end. Raises Diverged, Interrupted, or what torch raises when memory ends."""
+        if self.progress.stage == "pretrain":
+            self._stage("pretrain", self._pretrain_step, derive(self.recipe.run.seed, "pretrain"))
+            self._enter(Progress(stage="train", step=self.progress.step))
+        self._stage("train", self._train_step, self.recipe.run.seed)
+
+    # --- position -------------------------------------------------------------------------------------------
+
+    def resume(self) -> int | None:
+        """Continue from checkpoints/last, if there is one: returns the bytes of events.jsonl that belong to it."""
+        path = self.life.rundir.checkpoint("last")
+        if not path.exists():
+            return None
+        tensors, state = checkpoint.load(path)
+        if state.get("recipe") != self.recipe_hash:
+            raise checkpoint.CheckpointError(f"{path}: recipe.toml was changed after this checkpoint was written")
+        self._enter(Progress(**state["progress"]))
+        self.networks.restore(tensors, path)
+        checkpoint.restore_optimizer(self.optimizer, self.names, checkpoint.pick(tensors, "optimizer."))
+        if self.term is not None:
+            self.term.load_state(checkpoint.pick(tensors, "topology."))
+        self.life.step = self.progress.step
+        return int(state["events"])
+
+    def _save(self, which: str, **announce: Any) -> None:
+        """Write a checkpoint; `announce` makes it an event too, which then belongs to what it vouches for."""
+        path = self.life.rundir.checkpoint(which)
+        tensors = self.networks.tensors()
+        state = {"recipe": self.recipe_hash, "progress": asdict(self.progress), "rule": self._rule(which)}
+        if which == "last":
+            tensors |= checkpoint.put(checkpoint.optimizer_state(self.optimizer, self.names), "optimizer.")
+            if self.term is not None:
+                tensors |= checkpoint.put(self.term.state(), "topology.")
+        if announce:
+            self.log.write("checkpoint", checkpoint=which, rule=self._rule(which), file=path.name, **announce)
+        checkpoint.save(path, tensors, {**state, "events": self.log.position()})
+
+    def _rule(self, which: str) -> str:
+        return "last epoch" if which == "last" else f"best {self.recipe.eval.best_by} on {self.recipe.eval.select}"
+
+    def _enter(self, progress: Progress) -> None:
+        """Go to a position. A stage has an optimizer of its own, over what learns in it."""
+        self.progress = progress
+        standard = self.networks.standard
+        if progress.stage == "pretrain" and standard is not None:
+            self.names: dict[Tensor, str] = {p: f"standard.{n}" for n, p in standard.named_parameters()}
+        else:
+            self.names = self.networks.trained()
+            if standard is not None and self.networks.frozen:
+                standard.requires_grad_(False)
+        self.optimizer = build_optimizer(self.recipe.optim, list(self.names))
+
+    # --- the loop -------------------------------------------------------------------------------------------
+
+    def _stage(self, stage: str, take_step: Callable[[Batch], dict[str, Tensor]], seed: int) -> None:
+        data = self.recipe.data
+        batches = Batches(
+            self.splits.train, self.recipe.optim.batch_size, crop=data.crop, padding=data.padding, flip=data.flip,
+            seed=seed, device=self.machine.device,
+        )  # fmt: skip
+        if self.progress.epoch == 1 and self.progress.batch == 0:
+            self.log.write("stage", stage=stage)
+        while self.progress.epoch <= self.recipe.schedule.epochs:
+            self._epoch(batches, take_step)
+            self._end_epoch(len(batches))
+
+    def _epoch(self, batches: Batches, take_step: Callable[[Batch], dict[str, Tensor]]) -> None:
+        at = self.progress
+        self._set_mode()
+        rate = learning_rate(self.recipe.optim, self.recipe.schedule, at.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        clock = time.perf_counter()
+        sums: Tensor | None = None
+        names: list[str] = []
+        for batch in batches.epoch(at.epoch, at.batch):
+            self.forward.position = (at.stage, at.epoch, at.batch)
+            metrics = take_step(batch)
+            names = list(metrics)
+            values = torch.stack([value.detach().double() for value in metrics.values()])
+            if sums is None:
+                sums = torch.tensor([at.sums.get(n, 0.0) for n in names], dtype=torch.float64, device=values.device)
+            sums += values * len(batch.y)
+            at.batch, at.step, at.examples = at.batch + 1, at.step + 1, at.examples + len(batch.y)
+            self.life.step = at.step
+            if at.step % self.recipe.run.log_every == 0 or values.device.type == "cpu":
+                self._look(
+                    dict(zip(names, values.tolist(), strict=True)), rate, at.seconds + time.perf_counter() - clock
+                )
+            if self.life.should_stop():
+                at.sums = dict(zip(names, sums.tolist(), strict=True))
+                at.seconds += time.perf_counter() - clock
+                self._stop_here()
+        if sums is not None:
+            at.sums = dict(zip(names, sums.tolist(), strict=True))
+        at.seconds += time.perf_counter() - clock
+
+    def _stop_here(self) -> None:
+        """Write the position down and go; a resumed run takes the next batch, or, behind the last, ends the epoch."""
+        self._save("last")
+        raise Interrupted
+
+    def _look(self, metrics: dict[str, float], rate: float, seconds: float) -> None:
+        """Log the step if it is due; stop at once when the loss is no longer a number."""
+        at = self.progress
+        bad = next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+        if at.step % self.recipe.run.log_every == 0 or bad:
+            self.log.write(
+                "step", step=at.step, epoch=at.epoch, stage=at.stage, lr=rate, **metrics,
+                images_per_second=round(at.examples / max(seconds, 1e-9), 1),
+            )  # fmt: skip
+        if bad:
+            raise Diverged(f"{bad} became {metrics[bad]} at step {at.step} (epoch {at.epoch})")
+
+    def _end_epoch(self, batches: int) -> None:
+        at, recipe = self.progress, self.recipe
+        means = {name: total / max(at.examples, 1) for name, total in at.sums.items()}
+        speed = round(at.examples / max(at.seconds, 1e-9), 1)
+        chosen = self._choose() if at.stage == "train" else {}
+        self.log.write(
+            "epoch", epoch=at.epoch, epochs=recipe.schedule.epochs, step=at.step, stage=at.stage,
+            lr=learning_rate(recipe.optim, recipe.schedule, at.epoch), **means, **chosen,
+            seconds=round(at.seconds, 3), images_per_second=speed,
+        )  # fmt: skip
+        epoch = at.epoch
+        at.epoch, at.batch, at.seconds, at.examples, at.sums = epoch + 1, 0, 0.0, 0, {}
+        if at.best.get("epoch") == epoch:
+            self._save("best", epoch=epoch, step=at.step, value=at.best["value"])
+        self._save("last", epoch=epoch, step=at.step)
+        if self.life.should_stop():
+            raise Interrupted
+
+    def _choose(self) -> dict[str, float]:
+        """Accuracies on the selection split when they are due; remembers the best epoch. Ties go to the higher
+        natural accuracy, then to the earlier epoch.
+        """
+        rule, at = self.recipe.eval, self.progress
+        if at.epoch % rule.every and at.epoch != self.recipe.schedule.epochs:
+            return {}
+        split = self.splits.test if rule.select == "test" else self.splits.validation
+        if split is None:
+            raise RuntimeError("the data set gave no validation split")
+
+        def poll() -> None:
+            if self.life.should_stop():
+                self._stop_here()
+
+        found = select_accuracies(self.recipe, self.networks.adversarial, split, self.machine.device, poll)
+        value = [found[rule.best_by], found["natural"]]
+        if not at.best or value > at.best["key"]:
+            at.best = {"epoch": at.epoch, "value": value[0], "key": value}
+        return {f"{rule.select}_{name}": accuracy for name, accuracy in found.items()}
+
+    def _set_mode(self) -> None:
+        self.networks.mode(training=True)
+        if self.progress.stage == "pretrain" and self.networks.standard is not None:
+            self.networks.standard.train()
+
+    # --- one step -------------------------------------------------------------------------------------------
+
+    def _train_step(self, batch: Batch) -> dict[str, Tensor]:
+        at, networks = self.progress, self.networks
+        perturbed = None
+        if self.attack is not None:
+            start = generator(self.machine.device, self.recipe.run.seed, "attack", at.epoch, at.batch)
+            with self.forward.precision():
+                perturbed = self.method.perturb(networks.adversarial, batch, self.attack, start)
+        step = Step(networks.adversarial, networks.standard, batch, perturbed, self.forward)
+        for name in dict.fromkeys((*self.method.forwards, *(self.term.forwards if self.term else ()))):
+            getattr(step, name)
+
+        parts = self.method.losses(step)
+        robust = torch.stack(list(parts.values())).sum()
+        metrics = {"loss": robust, "loss_robust": robust, **{f"loss_{name}": part for name, part in parts.items()}}
+        total = robust
+        if self.term is not None:
+            l_tp = self.term.loss(step)
+            topology = self.term.weight(at.epoch) * l_tp
+            total = total + topology
+            metrics |= {"loss": total, "loss_topology": topology, "l_tp": l_tp}
+        if networks.standard is not None and not networks.frozen:
+            standard = cross_entropy(step.standard.logits, batch.y)
+            total = total + standard
+            metrics["loss_standard"] = standard
+
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return metrics | self._accuracies(step)
+
+    def _pretrain_step(self, batch: Batch) -> dict[str, Tensor]:
+        assert self.networks.standard is not None
+        output = self.forward(self.networks.standard, batch.x, "standard")
+        loss = cross_entropy(output.logits, batch.y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {"loss_standard": loss, "train_standard": _percent(output.logits, batch.y)}
+
+    def _accuracies(self, step: Step) -> dict[str, Tensor]:
+        """Training accuracies from the forwards that were made anyway."""
+        names = {"natural": "train_natural", "adversarial": "train_adversarial", "standard": "train_standard"}
+        made = {label: vars(step)[name] for name, label in names.items() if name in vars(step)}
+        return {label: _percent(output.logits, step.y) for label, output in made.items()}
+
+
+def _percent(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.detach().argmax(1) == labels).double().mean() * 100
+
+
+def parameters(network: nn.Module) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in network.parameters())
