@@ -1,0 +1,60 @@
+"""TRAINCTL_HOME: the folder of the index and of all runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.rundir import RunDir
+from trainctl.errors import MachineError
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths inside a home folder."""
+
+    path: Path
+
+    @property
+    def index(self) -> Path:
+        """index.db: a cache over the run folders, safe to delete."""
+        return self.path / "index.db"
+
+    @property
+    def runs(self) -> Path:
+        """runs/: one folder a run, the truth."""
+        return self.path / "runs"
+
+    def run(self, run_id: str) -> RunDir:
+        """The folder of one run."""
+        return RunDir(self.runs / run_id)
+
+    def run_dirs(self) -> list[RunDir]:
+        """All run folders that hold a run.json, in the order of their ids."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.runs) if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        return [self.run(name) for name in names if (self.runs / name / "run.json").exists()]
+
+    def create(self) -> Home:
+        """Make the folders; MachineError if that is not allowed."""
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(
+                f"cannot write the home folder {self.path}: {error.strerror}",
+                "set TRAINCTL_HOME or --home to a folder that you may write",
+            ) from None
+        return self
+
+
+def find_home(given: str | None = None) -> Home:
+    """--home, else TRAINCTL_HOME, else the platform's user data folder."""
+    chosen = given or os.environ.get("TRAINCTL_HOME")
+    if not chosen:
+        import platformdirs
+
+        chosen = platformdirs.user_data_dir("trainctl")
+    return Home(Path(chosen).expanduser().absolute())

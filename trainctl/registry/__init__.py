@@ -1,0 +1,1 @@
+"""The index over all run folders, and the questions one can ask it."""

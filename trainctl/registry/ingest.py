@@ -1,0 +1,255 @@
+"""Brings the index up to date with the run folders.
+
+A run costs seven stats while nothing in its folder changes. What has changed is written in one transaction a run,
+together with the cursor that says how far its events were read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.rundir import FINAL, RunDir
+from trainctl.home import Home
+from trainctl.registry import schema
+from trainctl.registry.events import Cursor, follow, forget
+from trainctl.registry.plain import integer, rank, real, table, text
+
+WAIT = 2.0
+"""Seconds to wait for another writer before going on with what the index holds."""
+FIRST_WAIT = 60.0
+"""The same while there is no index to go on with."""
+
+_WATCHED = ("run.json", "events.jsonl", "exit.json", "heartbeat.json", "launch.json", "labels.json", "recipe.toml")
+_LARGEST_RECIPE = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the index knows of a run."""
+
+    signature: str
+    final: bool
+    status: str
+
+
+def refresh(home: Home, runs: Iterable[str] | None = None) -> None:
+    """Read what is new in all run folders, or in those of the ids `runs`; forget runs whose folder is gone.
+
+    If another process is doing so, wait for it briefly and return. Raises MachineError if the index cannot be written.
+    """
+    if not home.path.is_dir() or (not home.index.exists() and not home.run_dirs()):
+        return
+    readable_only = not os.access(home.path, os.W_OK) and home.index.exists()
+    if readable_only:  # somebody else's home: what its owner has indexed is what there is to see
+        return
+    with schema.writing(home, WAIT if home.index.exists() else FIRST_WAIT) as alone:
+        if alone:
+            _mended(home, lambda connection: _bring_up(connection, home, runs))
+
+
+def rebuild(home: Home) -> int:
+    """Delete the index and read all run folders again; the number of runs. Raises MachineError."""
+    home.create()
+    with schema.writing(home, FIRST_WAIT) as alone:
+        if not alone:
+            raise schema.unwritable(home, "another process has been writing it for a minute")
+        with contextlib.suppress(IsADirectoryError):
+            schema.delete(home)
+        _mended(home, lambda connection: _bring_up(connection, home, None))
+    return sum(1 for _ in _signatures(str(home.runs)))
+
+
+def replace_damaged(home: Home) -> None:
+    """Set the index aside and build it again, after a reader has found it damaged."""
+    with schema.writing(home, WAIT) as alone:
+        if alone:
+            schema.set_aside(home)
+            _mended(home, lambda connection: _bring_up(connection, home, None))
+
+
+def _mended(home: Home, work: Callable[[sqlite3.Connection], None]) -> None:
+    """Do `work` on the index; if the file turns out to be damaged, once more on a new one."""
+    for attempt in (1, 2):
+        try:
+            with contextlib.closing(schema.open_index(home)) as connection:
+                work(connection)
+            return
+        except sqlite3.Error as error:
+            if attempt == 2 or not schema.is_damage(error):
+                raise schema.unwritable(home, str(error)) from None
+            schema.set_aside(home)
+
+
+def _bring_up(connection: sqlite3.Connection, home: Home, runs: Iterable[str] | None) -> None:
+    query = "SELECT run, signature, final, status FROM cursors JOIN runs ON id = run"
+    known = {run: _Known(*rest) for run, *rest in connection.execute(query)}
+    found = dict(_signatures(str(home.runs)))
+    if runs is not None:
+        wanted = set(runs)
+        known = {run: before for run, before in known.items() if run in wanted}
+        found = {run: signature for run, signature in found.items() if run in wanted}
+    for gone in known.keys() - found.keys():
+        with _transaction(connection):
+            _remove(connection, gone)
+    for run, signature in found.items():
+        before = known.get(run)
+        unchanged = before is not None and before.signature == signature
+        if before is None or not unchanged or not (before.final or before.status == _status(home.run(run))):
+            with _transaction(connection):
+                _update(connection, home.run(run), signature)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _remove(connection: sqlite3.Connection, run: str) -> None:
+    forget(connection, run)
+    connection.execute("DELETE FROM runs WHERE id = ?", (run,))
+    connection.execute("DELETE FROM cursors WHERE run = ?", (run,))
+
+
+def _signatures(folder: str) -> Iterator[tuple[str, str]]:
+    """Each run's id with what changes whenever one of its watched files does: all but events.jsonl are replaced whole.
+
+    In strings, since a thousand runs are looked at for every `trainctl ls`, and pathlib takes three times as long.
+    """
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+    except FileNotFoundError:
+        return
+    for run in names:
+        if not run.isprintable() or run.startswith("."):
+            continue
+        parts = []
+        for name in _WATCHED:
+            try:
+                found = os.stat(f"{folder}/{run}/{name}")  # noqa: PTH116
+                parts.append(f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}")
+            except OSError:
+                if name == "run.json":  # not a run, or not yet
+                    break
+                parts.append("-")
+        else:
+            yield run, " ".join(parts)
+
+
+def _status(folder: RunDir) -> str:
+    try:
+        return folder.status()
+    except (OverflowError, ValueError):  # a pid beyond any process table
+        return "lost"
+
+
+def _update(connection: sqlite3.Connection, folder: RunDir, signature: str) -> None:
+    cursor = Cursor()
+    stored = connection.execute(
+        'SELECT inode, "offset", tail, seen FROM cursors WHERE run = ?', (folder.id,)
+    ).fetchone()
+    if stored:
+        inode, offset, tail, seen = stored
+        cursor = Cursor(inode, offset, tail, json.loads(seen))
+    status = _status(folder)
+    cursor = follow(connection, folder.id, folder.events, cursor)
+    row = _row(connection, folder, cursor.seen, status)
+    names = ", ".join(f'"{name}"' for name in row)
+    marks = ", ".join("?" * len(row))
+    connection.execute(f"INSERT OR REPLACE INTO runs ({names}) VALUES ({marks})", list(row.values()))
+    state = (folder.id, cursor.inode, cursor.offset, cursor.tail, signature, status in FINAL, json.dumps(cursor.seen))
+    connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?, ?, ?)", state)
+
+
+def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], status: str) -> dict[str, object]:
+    """The row of `runs`: a function of the folder's files alone."""
+    run, labels, settings = folder.json("run.json"), folder.json("labels.json"), read_settings(folder)
+    tags = labels.get("tags", run.get("tags"))
+    topology = settings.get("topology.enabled") is True
+    return {
+        "id": folder.id,
+        "name": text(run.get("name")) or folder.id,
+        "recipe": text(run.get("recipe")),
+        "title": text(settings.get("title")),
+        "method": text(settings.get("method.name")),
+        "topology": topology,
+        "dataset": text(settings.get("data.dataset")),
+        "model": text(settings.get("model.arch")),
+        "seed": _first(integer(run.get("seed")), integer(settings.get("run.seed"))),
+        "group": text(run.get("group")),
+        "pair": text(run.get("pair")),
+        "status": status,
+        "epoch": seen.get("epoch", 0),
+        "epochs": _first(integer(settings.get("schedule.epochs")), seen.get("epochs")),
+        "created": real(run.get("created")),
+        "started": seen.get("started"),
+        "finished": _finished(folder, status),
+        "seconds_per_epoch": _seconds_per_epoch(connection, folder.id),
+        "device": seen.get("device", ""),
+        "metrics": json.dumps(_metrics(connection, folder.id, seen)),
+        "tags": json.dumps([text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
+        "note": text(labels.get("note")),
+        "settings": json.dumps(settings, default=str),
+    }
+
+
+def read_settings(folder: RunDir) -> dict[str, Any]:
+    """recipe.toml with dotted keys ("optim.lr"); {} if it is missing or damaged."""
+    import tomli
+
+    try:
+        if folder.recipe.stat().st_size > _LARGEST_RECIPE:
+            return {}
+        return dict(_flat(tomli.loads(folder.recipe.read_text(encoding="utf-8")), ""))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{text(key)}.")
+        else:
+            yield prefix + text(key), value
+
+
+def _metrics(connection: sqlite3.Connection, run: str, seen: dict[str, Any]) -> dict[str, float | None]:
+    """The evaluation of `best`, else of `last`, else the last epoch's values."""
+    evals: dict[str, dict[str, float | None]] = {}
+    query = "SELECT checkpoint, metric, value FROM evals WHERE run = ?"
+    for checkpoint, metric, value in sorted(connection.execute(query, (run,)), key=lambda row: rank(row[1])):
+        evals.setdefault(checkpoint, {})[metric] = value
+    return evals.get("best") or evals.get("last") or table(seen.get("latest"))
+
+
+def _seconds_per_epoch(connection: sqlite3.Connection, run: str) -> float | None:
+    """The median, since the first epoch also pays for warming up."""
+    query = "SELECT value FROM points WHERE run = ? AND kind = 'epoch' AND metric = 'seconds'"
+    values = sorted(value for (value,) in connection.execute(query, (run,)) if value is not None)
+    middle = len(values) // 2
+    if not values:
+        return None
+    return float(values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2)
+
+
+def _finished(folder: RunDir, status: str) -> float | None:
+    """When it ended; of a lost run the last sign of life."""
+    if status not in FINAL:
+        return None
+    return real(folder.json("exit.json" if status != "lost" else "heartbeat.json").get("t"))
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,40 @@
+"""Values from a run folder's files as SQLite, JSON and a terminal can hold them; anything else counts as missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import events
+
+
+def text(value: Any, default: str = "") -> str:
+    """A string without control characters and lone surrogates, or `default` if it is none."""
+    if not isinstance(value, str):
+        return default
+    return (
+        value if value.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+    )
+
+
+def integer(value: Any) -> int | None:
+    """An integer of 64 bits."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
+def real(value: Any) -> float | None:
+    """A float; "nan" and "inf" as events.jsonl writes them are read too."""
+    try:
+        return events.number(value)
+    except OverflowError:
+        return None
+
+
+def rank(metric: str) -> tuple[int, str]:
+    """Sorts metrics in the order of the tables; unknown ones follow by name."""
+    known = list(events.METRICS)
+    return (known.index(metric) if metric in known else len(known)), metric
+
+
+def table(value: Any) -> dict[str, Any]:
+    """A dict, or {}."""
+    return value if isinstance(value, dict) else {}

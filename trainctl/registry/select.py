@@ -1,0 +1,114 @@
+"""Which runs a RUN on the command line means.
+
+    3f9k2m8x  3f9            an id, or a unique beginning of one
+    cifar100-trades-s0       a name; all runs of that name
+    @last                    the newest run
+    tag:x recipe:x group:x   all runs with that
+    natural>80 and seed=3    a filter; see trainctl.registry.filters
+
+Several RUNs mean all runs that any of them means.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from trainctl.errors import UsageError
+from trainctl.home import Home
+from trainctl.registry import filters, ingest, query
+from trainctl.registry.query import RunRow
+
+_PREFIXES = ("tag", "recipe", "group")
+
+
+def resolve(home: Home, selectors: Iterable[str]) -> list[RunRow]:
+    """The runs that any of `selectors` means, each once, oldest first; the index is brought up to date before.
+
+    No selectors mean no runs. A filter that fits no run means none; any other selector without a run is a
+    UsageError, as are an ambiguous beginning and a filter that cannot be read.
+    """
+    selectors = list(selectors)
+    if not selectors:
+        return []
+    ingest.refresh(home)
+    rows = query.runs(home)
+    chosen = {row.id for selector in selectors for row in _select(home, rows, selector.strip())}
+    return [row for row in rows if row.id in chosen]
+
+
+def one(home: Home, selector: str) -> RunRow:
+    """The one run that `selector` means; UsageError if it means none or several."""
+    rows = resolve(home, [selector])
+    if not rows:
+        raise UsageError(f"no run fits {selector!r}", "`trainctl ls` lists all runs")
+    if len(rows) > 1:
+        raise UsageError(f"{selector!r} means {len(rows)} runs, but one is expected", "name one of " + _listed(rows))
+    return rows[0]
+
+
+def _select(home: Home, rows: list[RunRow], selector: str) -> list[RunRow]:
+    if not selector:
+        raise UsageError("an empty RUN", "give an id, a name, @last, tag:…, recipe:…, group:… or a filter")
+    if selector == "@last":
+        return _last(rows)
+    prefix, colon, value = selector.partition(":")
+    if colon and prefix in _PREFIXES:
+        return _by_prefix(rows, prefix, value)
+    exact = [row for row in rows if row.id == selector] or [row for row in rows if row.name == selector]
+    if exact:
+        return exact
+    if filters.looks_like(selector):
+        return _filter(home, rows, selector)
+    return _by_beginning(rows, selector)
+
+
+def _last(rows: list[RunRow]) -> list[RunRow]:
+    if not rows:
+        raise UsageError("@last: there are no runs yet", "start one with `trainctl run`")
+    return rows[-1:]
+
+
+def _by_prefix(rows: list[RunRow], prefix: str, value: str) -> list[RunRow]:
+    def values(row: RunRow) -> tuple[str, ...]:
+        return row.tags if prefix == "tag" else (str(getattr(row, prefix)),)
+
+    found = [row for row in rows if value in values(row)]
+    if not found:
+        known = sorted({name for row in rows for name in values(row) if name})
+        raise UsageError(
+            f"no run has the {prefix} {value!r}", _nearest(value, known) if known else f"no run has a {prefix}"
+        )
+    return found
+
+
+def _by_beginning(rows: list[RunRow], selector: str) -> list[RunRow]:
+    found = [row for row in rows if row.id.startswith(selector)]
+    if len(found) > 1:
+        raise UsageError(f"{selector!r} is the beginning of {len(found)} ids", "it may be " + _listed(found))
+    if not found:
+        names = sorted({name for row in rows for name in (row.id, row.name)})
+        hint = _nearest(selector, names) if names else "there are no runs yet; start one with `trainctl run`"
+        raise UsageError(f"there is no run {selector!r}", hint)
+    return found
+
+
+def _filter(home: Home, rows: list[RunRow], selector: str) -> list[RunRow]:
+    condition = filters.parse(selector)
+    dotted = query.settings(home) if any("." in name for name in condition.fields) else {}
+    tables = [filters.Fields({**row.metrics, **vars(row)}, dotted.get(row.id, {})) for row in rows]
+    filters.check_fields(condition, tables)
+    return [row for row, table in zip(rows, tables, strict=True) if condition.holds(table)]
+
+
+def _listed(rows: list[RunRow]) -> str:
+    shown = ", ".join(f"{row.id} ({row.name})" for row in rows[:10])
+    return shown + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+
+
+def _nearest(word: str, known: list[Any]) -> str:
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(map(repr, close)) + "?"
+    return "known: " + ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
