@@ -1,0 +1,89 @@
+"""What differs between the two sides of a pair besides the regulariser: an unfair comparison should look like one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from engine import options
+from trainctl.compare.members import Member
+from trainctl.compare.rows import Threat
+
+# Names, and what is recorded more truly elsewhere: the seeds are matched, device and threads stand in env.json.
+_SILENT = {"title", "description", "run.seed", "run.device", "run.threads", "run.log_every"}
+_ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "plugins")
+
+
+def differences(baseline: list[Member], train: list[Member]) -> tuple[dict[str, Any], ...]:
+    """{"key", "baseline", "train"} for each recipe setting, version, device, commit and rule that is not the same.
+
+    A value is a list where the runs of one side differ among themselves. [topology] is what the pair is about and is
+    left out, as is [standard] where only TRAIN uses it.
+    """
+    ignored = ("topology.",) if _needs_standard(baseline) else ("topology.", "standard.")
+    left, right = [_facts(side, ignored) for side in (baseline, train)]
+    found = []
+    for key in dict.fromkeys([*left, *right]):
+        before, after = left.get(key, [None]), right.get(key, [None])
+        if before != after:
+            found.append({"key": key, "baseline": _one(before), "train": _one(after)})
+    return tuple(found)
+
+
+def threat_differences(metric: str, baseline: list[Member], train: list[Member]) -> list[dict[str, Any]]:
+    """The same for the settings that `metric` was measured under, over the seeds that both sides have it for."""
+    left, right = [_threats(side, metric) for side in (baseline, train)]
+    pairs = [(left[seed], right[seed]) for seed in left if seed in right]
+    if not pairs and left and right:
+        pairs = [(next(iter(left.values())), next(iter(right.values())))]
+    apart = [(before, after) for before, after in pairs if before != after]
+    found = []
+    for key in dict.fromkeys(key for pair in apart for threat in pair for key in threat):
+        values = [(before.get(key), after.get(key)) for before, after in apart if before.get(key) != after.get(key)]
+        if values:
+            sides = [list(dict.fromkeys(side)) for side in zip(*values, strict=True)]
+            found.append({"key": f"{metric} {key}", "baseline": _one(sides[0]), "train": _one(sides[1])})
+    return found
+
+
+def _threats(side: list[Member], metric: str) -> dict[int | None, Threat]:
+    found = {member.run.seed: member.threat(metric) for member in side}
+    return {seed: threat for seed, threat in found.items() if threat is not None}
+
+
+def _facts(side: list[Member], ignored: tuple[str, ...]) -> dict[str, list[Any]]:
+    """The distinct values of each key over the runs of a side, in an order that does not depend on theirs."""
+    found: dict[str, list[Any]] = {}
+    tables = [dict(_of(member, ignored)) for member in side]
+    for key in dict.fromkeys(key for table in tables for key in table):
+        values = {repr(table.get(key)): table.get(key) for table in tables}
+        found[key] = [value for _, value in sorted(values.items())]
+    return found
+
+
+def _of(member: Member, ignored: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
+    for key, value in member.settings.items():
+        if key not in _SILENT and not key.startswith(ignored):
+            yield key, value
+    env = member.env
+    yield from ((key, env.get(key)) for key in _ENVIRONMENT if key in env)
+    packages, git = env.get("packages"), env.get("git")
+    if isinstance(packages, dict):
+        yield from packages.items()
+    if isinstance(git, dict):
+        yield "git commit", git.get("commit")
+        patch = git.get("patch")
+        yield "uncommitted changes", hashlib.sha256(str(patch).encode()).hexdigest()[:8] if patch else "none"
+    if member.rule:
+        yield "checkpoint rule", member.rule
+
+
+def _needs_standard(side: list[Member]) -> bool:
+    """True if the baseline's own method trains M."""
+    method = options.catalog("Method").get(side[0].run.method)
+    return method is not None and method.constants.get("needs_standard") is True
+
+
+def _one(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,68 @@
+"""One line for each number, unrounded, so that nothing has to be parsed out of a cell."""
+
+from __future__ import annotations
+
+import csv as standard_csv
+import io
+import json
+from typing import Any
+
+from trainctl.compare.rows import Comparison, Side
+
+HEADER = (
+    "pair", "side", "label", "dataset", "model", "protocol", "checkpoint", "metric",
+    "mean", "std", "low", "high", "n", "values", "runs", "threat", "notes",
+)  # fmt: skip
+
+
+def csv(comparison: Comparison) -> str:
+    """Long form: side is baseline, train, delta (with low and high of its 95 % interval), alone, or paper."""
+    text = io.StringIO()
+    lines = standard_csv.DictWriter(text, HEADER, restval="", lineterminator="\n")
+    lines.writeheader()
+    for pair in comparison.pairs:
+        for name, side in (("baseline", pair.baseline), ("train", pair.train)):
+            lines.writerows(_side(pair.label, name, side, comparison))
+        for metric, found in pair.delta.items():
+            about = _about(pair.label, "delta", pair.train, comparison) | {"metric": metric}
+            different = "threat models differ" if metric in pair.unequal else ""
+            lines.writerow(about | _numbers(vars(found)) | {"notes": different})
+        for name in ("baseline", "train"):
+            row = pair.paper[name] if pair.paper else None
+            for metric in comparison.metrics:
+                if row and metric in row:
+                    about = _about(pair.label, f"paper {name}", pair.train, comparison) | {"label": row["label"]}
+                    lines.writerow(about | {"metric": metric, "mean": row[metric], "notes": _origin(row, pair.paper)})
+    for side in comparison.alone:
+        lines.writerows(_side("", "alone", side, comparison))
+    return text.getvalue()
+
+
+def _side(pair: str, name: str, side: Side, comparison: Comparison) -> list[dict[str, Any]]:
+    rows = []
+    for metric, found in side.metrics.items():
+        if found.n:
+            numbers = _numbers(vars(found)) | {"values": " ".join(map(repr, found.values)), "runs": " ".join(side.runs)}
+            about = {
+                "metric": metric,
+                "threat": json.dumps(side.threats.get(metric, [])),
+                "notes": "; ".join(side.notes),
+            }
+            rows.append(_about(pair, name, side, comparison) | numbers | about)
+    return rows
+
+
+def _about(pair: str, name: str, side: Side, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "pair": pair, "side": name, "label": side.label, "dataset": side.dataset, "model": side.model,
+        "protocol": side.protocol, "checkpoint": comparison.checkpoint,
+    }  # fmt: skip
+
+
+def _numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None and key != "values"}
+
+
+def _origin(row: dict[str, Any], paper: dict[str, Any] | None) -> str:
+    quoted = f", quoted from {row['quoted_from']}" if "quoted_from" in row else ""
+    return f"Table {paper['table'] if paper else ''} of {paper['source'] if paper else ''}{quoted}"
