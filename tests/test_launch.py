@@ -1,0 +1,337 @@
+"""Run folders, engine processes, slots, and following."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_trainctl import ENGINE, queue, starts, tidy, until
+
+from engine.events import encode
+from engine.rundir import RunDir, process_start_time
+from trainctl.errors import MachineError, UsageError
+from trainctl.home import Home
+from trainctl.launch import folders, processes, slots
+from trainctl.launch.follow import Follower, Progress, Tail
+from trainctl.recipes.plan import plan
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with tidy(Home(tmp_path / "home").create()) as place:
+        yield place
+
+
+def start(run: RunDir, **more: object) -> subprocess.Popen[bytes]:
+    child = processes.start(run, engine=ENGINE, **more)
+    assert child is not None
+    return child
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+
+
+def test_create_writes_a_whole_folder(home: Home) -> None:
+    plans = plan(["digits-trades"], seeds="0-1", pair=True)
+    runs = folders.create(home, plans, tags=["a"], share=0.5, command=["trainctl", "run", "a b"])
+    assert [run.id for run in home.run_dirs()] == sorted(run.id for run in runs)
+    assert len({run.id for run in runs}) == 4
+    about = runs[0].json("run.json")
+    assert about["name"] == plans[0].name and about["group"] == plans[0].group and about["pair"] == plans[1].pair
+    assert about["command"] == "trainctl run 'a b'" and about["tags"] == ["a"] and about["share"] == 0.5
+    assert all(len(run.id) == 8 and run.status() == "queued" for run in runs)
+    created = [run.json("run.json")["created"] for run in runs]
+    assert created == sorted(created)
+    [again] = plan([str(runs[0].recipe)])
+    assert again.recipe.model_dump() == plans[0].recipe.model_dump()
+
+
+def test_create_leaves_nothing_half_made(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = folders.replace, []
+
+    def full_disk(path: Path, content: str) -> None:
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(folders, "replace", full_disk)
+    with pytest.raises(MachineError, match="No space left"):
+        folders.create(home, plan(["digits-trades"], seeds="0-2"))
+    assert list(home.runs.iterdir()) == []
+
+
+def test_requeue_keeps_the_history(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    child = start(run)
+    until(run.checkpoint("last").exists)
+    with pytest.raises(UsageError, match="works in run"):
+        folders.requeue(run)
+    processes.stop([run], grace=10)
+    child.wait()
+    assert run.status() == "killed" and run.json("exit.json")["signal"] == "SIGTERM"
+    folders.requeue(run)
+    assert run.status() == "queued" and run.checkpoint("last").exists()
+    assert json.loads((run.path / "attempts" / "001-exit.json").read_text())["status"] == "killed"
+    with pytest.raises(UsageError, match="is queued"):
+        folders.requeue(run)
+
+
+def test_requeue_refuses_done(home: Home) -> None:
+    [run] = queue(home, "quick")
+    assert start(run).wait() == 0
+    with pytest.raises(UsageError, match="is done"):
+        folders.requeue(run)
+
+
+def test_remove_cuts_links_and_spares_the_busy(home: Home, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "precious"
+    elsewhere.mkdir()
+    (elsewhere / "run.json").write_text("{}")
+    (home.runs / "link").symlink_to(elsewhere)
+    folders.remove(home, home.run("link"))
+    assert (elsewhere / "run.json").exists() and not (home.runs / "link").exists()
+    with pytest.raises(UsageError, match="no run folder"):
+        folders.remove(home, RunDir(elsewhere))
+    [gone, busy] = queue(home, "quick", "quick")
+    (gone.path / "out").symlink_to(elsewhere)
+    folders.remove(home, gone)
+    folders.remove(home, gone)
+    assert [run.id for run in home.run_dirs()] == [busy.id] and (elsewhere / "run.json").exists()
+    with processes.claim(busy), pytest.raises(processes.Busy):
+        folders.remove(home, busy)
+    assert busy.path.exists()
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+def test_the_engine_holds_the_lock_as_long_as_it_lives(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    child = start(run, threads=3)
+    assert os.getsid(child.pid) == child.pid
+    until(lambda: starts(run))
+    (run.path / "launch.json").unlink()  # as if the starter had been killed before it wrote this
+    assert run.status() in ("queued", "running")
+    with pytest.raises(processes.Busy):
+        processes.start(run, engine=ENGINE)
+    child.kill()
+    child.wait()
+    with processes.claim(run):
+        pass
+    assert len(starts(run)) == 1 and starts(run)[0].endswith(" 3")
+
+
+def test_only_queued_runs_are_started(home: Home) -> None:
+    [run] = queue(home, "quick")
+    start(run).wait()
+    assert processes.start(run, engine=ENGINE) is None
+    assert len(starts(run)) == 1
+
+
+def test_an_engine_that_does_not_exist(home: Home) -> None:
+    [run] = queue(home, "quick")
+    with pytest.raises(MachineError, match="cannot start /nowhere/python"):
+        processes.start(run, engine=["/nowhere/python"])
+    assert run.status() == "queued"
+
+
+def test_it_works_where_the_command_was_typed(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [run] = queue(home, "sleep")
+    monkeypatch.chdir("/")
+    child = start(run)
+    assert Path(f"/proc/{child.pid}/cwd").resolve() == tmp_path.resolve()
+    processes.kill(run)
+    child.wait()
+
+
+def test_stop_kills_what_ignores_sigterm(home: Home) -> None:
+    [run] = queue(home, "deaf")
+    child = start(run)
+    until(run.events.exists)
+    until(lambda: run.events.stat().st_size > 500)
+    processes.request_stop(run)
+    assert run.status() == "stopping"
+    processes.stop([run], grace=0.3)
+    assert child.wait() == -signal.SIGKILL
+    ended = run.json("exit.json")
+    assert (ended["status"], ended["code"], ended["signal"]) == ("killed", 137, "SIGKILL")
+    assert run.status() == "killed"
+
+
+def test_stop_cancels_what_has_not_started(home: Home) -> None:
+    [run] = queue(home, "quick")
+    processes.stop([run])
+    assert run.json("exit.json")["reason"] == "cancelled before it started"
+    assert processes.start(run, engine=ENGINE) is None
+
+
+def test_a_foreign_process_with_the_same_pid_is_not_signalled(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    foreign = subprocess.Popen(["sleep", "30"], start_new_session=True)
+    try:
+        started = process_start_time(foreign.pid)
+        assert started is not None
+        who = {"pid": foreign.pid, "start_time": started - 100, "host": os.uname().nodename}
+        run.write_json("launch.json", who)
+        assert run.status() == "lost"
+        processes.kill(run)
+        processes.stop([run], grace=0)
+        assert foreign.poll() is None
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+
+def test_a_run_on_another_host_is_left_alone(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    run.write_json("launch.json", {"pid": 1, "start_time": 0.0, "host": "elsewhere"})
+    with pytest.raises(MachineError, match="works on elsewhere"):
+        processes.request_stop(run)
+    run.write_json("exit.json", {"status": "killed"})
+
+
+# --- slots --------------------------------------------------------------------------------------------------
+
+
+def test_gpus_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho 'GPU 1: A (UUID: y)'\n")
+    program.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert slots.gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert slots.gpus() == ["1"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert slots.gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "gpu"),
+    [("auto", [], ""), ("auto", ["0"], "any"), ("cpu", ["0"], ""), ("cuda", [], "any"), ("cuda:1", ["0"], "1")],
+)
+def test_what_a_device_takes(device: str, available: list[str], gpu: str) -> None:
+    assert slots.gpu_of(device, available) == gpu
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    monkeypatch.setattr(slots, "cores", lambda: 8)
+    monkeypatch.setattr(slots, "gpus", list)
+    plans = plan(["digits-trades"], seeds="0-2")
+    settled, share = slots.share_out(plans, None)
+    assert [made.recipe.run.threads for made in settled] == [2, 2, 2] and share is None
+    settled, share = slots.share_out(plans, 1)
+    assert settled[0].recipe.run.threads == 8 and share == 1.0
+    settled, share = slots.share_out(plan(["digits-trades"], overrides=["run.threads=3"]), 16)
+    assert settled[0].recipe.run.threads == 3 and share == 1 / 16
+    [run] = folders.create(home, settled, share=None)
+    assert slots.need(run, []) == slots.Need(3 / 8, "", 3)
+    run.recipe.write_text("broken =")
+    assert slots.need(run, []).share == 1.0
+
+
+# --- following ----------------------------------------------------------------------------------------------
+
+
+def test_tail_gives_each_event_once_and_notices_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = Tail(path)
+    assert tail.read() == (False, [])
+    lines = [encode("step", float(n), {"step": n}) for n in range(3)]
+    path.write_bytes(lines[0] + lines[1][:9])
+    again, events = tail.read()
+    assert again and [event["step"] for event in events] == [0]
+    with open(path, "ab") as file:
+        file.write(lines[1][9:] + b"torn\n" + lines[2])
+    assert [event["step"] for event in tail.read()[1]] == [1, 2]
+    path.write_bytes(lines[0])
+    again, events = tail.read()
+    assert again and [event["step"] for event in events] == [0]
+
+
+def test_a_resumed_run_does_not_tell_its_events_twice(home: Home) -> None:
+    [run] = queue(home, "quick")
+    run.events.write_bytes(b"".join(encode("step", float(n), {"step": n}) for n in (1, 2, 3)))
+    follower = Follower(run)
+    assert len(follower.poll()) == 3
+    run.events.write_bytes(b"".join(encode("step", t, {"step": n}) for n, t in ((1, 1.0), (2, 9.0))))
+    assert [event["t"] for event in follower.poll()] == [9.0]
+
+
+def test_progress_reckons_the_rest() -> None:
+    progress = Progress()
+
+    def fold(event: str, t: float, **fields: object) -> None:
+        progress.fold({"event": event, "t": t, **fields})
+
+    fold("start", 0.0, epochs=10, steps_per_epoch=4)
+    assert progress.eta() is None
+    fold("stage", 0.0, stage="train")
+    fold("step", 1.0, step=1, epoch=1, loss=2.0)
+    assert progress.share == pytest.approx(0.025) and progress.eta() == pytest.approx(9.75 * 4)
+    for epoch, seconds in ((1, 50.0), (2, 2.0), (3, 3.0), (4, 4.0)):
+        fold("epoch", 10.0 * epoch, epoch=epoch, epochs=10, step=4 * epoch, seconds=seconds, loss="nan")
+    assert progress.share == 0.4 and progress.eta() == pytest.approx(6 * 3.0)
+    fold("stage", 90.0, stage="evaluate")
+    assert progress.eta() is None
+    for metric, value in (("aa", 50.0), ("natural", 90.0), ("odd", "?")):
+        fold("eval", 99.0, checkpoint="best", metric=metric, value=value)
+    assert progress.results() == {"natural": 90.0, "aa": 50.0} and list(progress.results()) == ["natural", "aa"]
+
+
+def test_the_packages_are_found_by_the_engine() -> None:
+    env = {**os.environ, **processes.import_path()}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "engine", "--help"], cwd="/", env=env, capture_output=True, check=False
+    )
+    assert done.returncode == 0 and b"RUN_FOLDER" in done.stdout
+
+
+def test_errors_do_not_keep_the_others_from_being_stopped(home: Home) -> None:
+    away, here = queue(home, "sleep", "quick")
+    away.write_json("launch.json", {"pid": 1, "start_time": 0.0, "host": "elsewhere"})
+    with pytest.raises(MachineError, match="works on elsewhere"):
+        processes.stop([away, here])
+    assert here.status() == "killed"
+    away.write_json("exit.json", {"status": "killed"})
+
+
+def test_an_engine_started_by_hand_is_stopped_alone(home: Home) -> None:
+    """It shares its process group with the shell that started it, which must live."""
+    [run] = queue(home, "sleep")
+    shell = subprocess.Popen(["sh", "-c", f"{sys.executable} {ENGINE[1]} {run.path} >> {run.log}; echo lived on"],
+                             stdout=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    until(run.checkpoint("last").exists)
+    processes.stop([run], grace=10)
+    assert shell.communicate(timeout=10)[0] == b"lived on\n"
+    assert run.json("exit.json")["reason"] == "stopped by SIGTERM"
+
+
+def test_an_engine_that_dies_while_it_is_stopped_is_killed_not_lost(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    child = start(run)
+    os.kill(child.pid, signal.SIGSTOP)  # it never comes to hear of SIGTERM
+    processes.request_stop(run)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert run.status() == "lost"
+    processes.stop([run])
+    assert run.status() == "killed"
+
+
+def test_a_folder_that_has_gone_cannot_be_claimed(home: Home) -> None:
+    with pytest.raises(UsageError, match="has gone"):
+        processes.request_stop(home.run("gone"))
+    [run] = queue(home, "quick")
+    run.log.mkdir()
+    with pytest.raises(MachineError, match="cannot write"):
+        processes.request_stop(run)
+    run.log.rmdir()

@@ -1,0 +1,1 @@
+"""Run folders, engine processes, and the queue that starts them."""
