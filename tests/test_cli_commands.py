@@ -1,0 +1,250 @@
+"""The small commands: stop, rm, logs, tag, note, eval, doctor; help, errors, --home."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_trainctl import COMMAND, ENGINE, cli, environment, queue, tidy, until
+
+from engine.rundir import RunDir
+from trainctl.cli import doctor
+from trainctl.cli.common import printable
+from trainctl.cli.logs import _beginning
+from trainctl.home import Home
+from trainctl.launch import processes
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with tidy(Home(tmp_path / "home").create()) as place:
+        yield place
+
+
+def made(home: Home, name: str = "quick") -> RunDir:
+    """A run of the fake engine that has come to its end."""
+    [run] = queue(home, name)
+    child = processes.start(run, engine=ENGINE)
+    assert child is not None
+    child.wait()
+    return run
+
+
+def test_stop(home: Home) -> None:
+    ended, queued = made(home), queue(home, "quick")[0]
+    [working] = queue(home, "sleep")
+    child = processes.start(working, engine=ENGINE)
+    until(working.checkpoint("last").exists)
+    done = cli(home, "stop", ended.id, queued.id, working.id)
+    assert done.returncode == 0 and child is not None and child.wait() == 143
+    assert "has ended already: done" in done.stderr and "cancelled before it started" in done.stderr
+    assert "sleep-s1 killed: stopped by SIGTERM" in done.stderr
+    assert cli(home, "stop", "nobody").returncode == 2
+    assert cli(home, "stop", "natural > 1000").returncode == 2
+
+
+def test_rm_asks_and_spares_the_busy(home: Home) -> None:
+    run = made(home)
+    refused = cli(home, "rm", run.id, stdin=subprocess.DEVNULL)
+    assert refused.returncode == 2 and "--yes" in refused.stderr and run.path.exists()
+    [working] = queue(home, "sleep")
+    child = processes.start(working, engine=ENGINE)
+    until(working.checkpoint("last").exists)
+    assert cli(home, "rm", "-y", working.id).returncode == 2 and working.path.exists()
+    done = cli(home, "rm", "-y", "--force", working.id, run.id)
+    assert done.returncode == 0, done.stderr
+    assert list(home.runs.iterdir()) == [] and child is not None and child.wait() == 143
+    assert json.loads(cli(home, "ls", "--json").stdout) == []
+
+
+def test_logs(home: Home) -> None:
+    run = made(home)
+    done = cli(home, "logs", run.id)
+    assert done.returncode == 0 and done.stdout == f"fake engine on {run.id}, \x1b[31mred\x1b[0m\n"
+    run.log.write_text("".join(f"{n}\n" for n in range(100_000)))
+    assert cli(home, "logs", run.id, "-n", "2").stdout == "99998\n99999\n"
+    crashed = made(home, "crash")
+    processes.record_end(crashed, "failed", code=7, reason="it crashed")
+    assert "boom" in cli(home, "logs", crashed.id).stdout
+    assert "failed: it crashed" in cli(home, "logs", crashed.id).stderr
+    assert cli(home, "logs", "nobody").returncode == 2
+
+
+def test_logs_follow_to_the_end(home: Home) -> None:
+    [run] = queue(home, "quick")
+    view = subprocess.Popen([*COMMAND, "logs", "-f", run.id], env=environment(home), stdout=subprocess.PIPE, text=True)
+    child = processes.start(run, engine=ENGINE)
+    assert child is not None
+    child.wait()
+    shown, _ = view.communicate(timeout=20)
+    assert view.returncode == 0 and f"fake engine on {run.id}" in shown
+
+
+def test_the_last_lines_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for content, lines, rest in (
+        (b"", 3, b""),
+        (b"a\nb\nc", 2, b"b\nc"),
+        (b"a\nb\nc\n", 2, b"b\nc\n"),
+        (b"a\n", 5, b"a\n"),
+    ):
+        path.write_bytes(content)
+        assert content[_beginning(path, lines) :] == rest
+    long = b"x" * 200_000 + b"\n" + b"y" * 70_000 + b"\nz\n"
+    path.write_bytes(long)
+    assert long[_beginning(path, 2) :] == b"y" * 70_000 + b"\nz\n"
+
+
+def test_tags_and_notes(home: Home) -> None:
+    run = made(home)
+    assert cli(home, "tag", run.id, "good", "paper").returncode == 0
+    assert cli(home, "tag", "tag:good", "good", "--remove").returncode == 0
+    assert run.json("labels.json")["tags"] == ["paper"]
+    assert json.loads(cli(home, "ls", "--json").stdout)[0]["tags"] == ["paper"]
+    assert cli(home, "tag", run.id, "two words").returncode == 2
+    assert cli(home, "note", run.id, "try a larger \x1b[2Jlambda").returncode == 0
+    assert "try a larger \\x1b[2Jlambda" in cli(home, "note", run.id).stdout
+    assert run.json("labels.json")["tags"] == ["paper"]
+    assert cli(home, "note", run.id, "").returncode == 0 and "no note" in cli(home, "note", run.id).stdout
+    assert cli(home, "note", run.id, "x" * 20_000).returncode == 2
+
+
+def test_eval(home: Home) -> None:
+    run = made(home)
+    done = cli(home, "eval", run.id, "--attacks", "pgd20,pgd10", "--checkpoint", "last")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "quick-s1  last  pgd20 50.50  n = 100\nquick-s1  last  pgd10 50.50  n = 100\n"
+    lines = cli(home, "eval", run.id, "--attacks", "pgd20", "--json").stdout.splitlines()
+    assert [json.loads(line)["checkpoint"] for line in lines] == ["best"]
+    assert run.status() == "done"
+    lacking = cli(home, "eval", run.id, "--attacks", "aa")
+    assert lacking.returncode == 3 and "error: quick-s1: no AutoAttack here" in lacking.stderr
+    assert "hint: pip install it" in lacking.stderr
+    wrong = cli(home, "eval", run.id, "--attacks", "pgd21")
+    assert wrong.returncode == 2 and "pgd21" in wrong.stderr and "pgd20" in wrong.stderr
+    [fresh] = queue(home, "quick")
+    assert "no checkpoint" in cli(home, "eval", fresh.id).stderr
+
+
+def test_eval_is_interrupted(home: Home) -> None:
+    run = made(home)
+    view = subprocess.Popen(
+        [*COMMAND, "eval", run.id, "--attacks", "cw20"], env=environment(home), stderr=subprocess.PIPE, text=True
+    )
+    assert view.stderr and "evaluating best with cw20" in view.stderr.readline()
+    busy = cli(home, "eval", run.id, "--attacks", "pgd20")
+    assert busy.returncode == 2 and "works in run" in busy.stderr
+    view.send_signal(signal.SIGINT)
+    view.communicate(timeout=20)
+    assert view.returncode == 130
+    with processes.claim(run):
+        assert run.status() == "done"
+
+
+def test_doctor(home: Home) -> None:
+    done = cli(home, "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert found["torch"]["status"] == "ok" and found["home"]["detail"] == str(home.path)
+    assert found["data: digits"]["status"] == "ok" and "data: cifar10" in found
+    assert "cifar-10-batches-py" in found["data: cifar10"]["detail"]
+    assert "scheduler" in cli(home, "doctor").stdout
+
+
+def test_doctor_says_when_the_home_cannot_be_written(home: Home, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = cli(home, "doctor", "--home", str(blocked / "home"), "--json")
+    assert done.returncode == 3
+    assert [finding["check"] for finding in json.loads(done.stdout) if finding["status"] == "missing"] == ["home"]
+
+
+def test_doctor_finds_and_mends_lost_runs(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    child = processes.start(run, engine=ENGINE)
+    assert child is not None
+    until(run.events.exists)
+    child.kill()
+    child.wait()
+    [waiting] = queue(home, "quick")
+    found = {finding["check"]: finding for finding in json.loads(cli(home, "doctor", "--json").stdout)}
+    assert run.id in found["lost runs"]["hint"] and found["scheduler"]["status"] == "warning"
+    assert cli(home, "doctor", "--fix").returncode == 0
+    assert run.status() == "killed"
+    until(lambda: waiting.status() == "done")
+
+
+def test_doctor_knows_network_file_systems_and_log_outs(tmp_path: Path, home: Home) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\nodd\n")
+    assert doctor.filesystem(home.path, mounts) == "nfs4"
+    assert doctor.filesystem(Path("/"), mounts) == "ext4"
+    assert doctor.filesystem(Path("/"), tmp_path / "none") == ""
+    configuration = tmp_path / "logind.conf"
+    configuration.write_text("[Login]\n#KillUserProcesses=yes\n")
+    assert list(doctor._logout(home, configuration)) == []
+    configuration.write_text("[Login]\nKillUserProcesses = yes\n")
+    assert [finding.status for finding in doctor._logout(home, configuration)] == ["warning"]
+
+
+def test_home_before_and_after_the_command(home: Home, tmp_path: Path) -> None:
+    run = made(home)
+    other = Home(tmp_path / "other").create()
+    for arguments in (["--home", str(home.path), "ls", "--json"], ["ls", "--json", "--home", str(home.path)]):
+        assert [row["id"] for row in json.loads(cli(other, *arguments).stdout)] == [run.id]
+    assert json.loads(cli(other, "ls", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rnu"], "Did you mean 'run'"),
+        (["--bad"], "No such option"),
+        (["stop"], "Missing argument"),
+        (["ls", "--bad"], "trainctl ls --help"),
+    ],
+)
+def test_wrong_usage(home: Home, arguments: list[str], said: str) -> None:
+    done = cli(home, *arguments)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(home: Home) -> None:
+    script = (
+        "import trainctl.cli.doctor as d, trainctl.cli.app as a\n"
+        "def broken(place): raise ZeroDivisionError('oh')\n"
+        "d.findings = broken\n"
+        "a.run(['doctor'])\n"
+    )
+    command = [COMMAND[0], "-c", script]
+    done = subprocess.run(
+        command, env=environment(home), capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False
+    )
+    assert done.returncode == 1 and "ZeroDivisionError: oh" in done.stderr and "Traceback" not in done.stderr
+    assert str(home.path / "crash.log") in done.stderr
+    assert "Traceback" in (home.path / "crash.log").read_text()
+
+
+def test_help_names_every_command(home: Home) -> None:
+    shown = cli(home, "--help").stdout
+    for name in ("run", "recipes", "ls", "compare", "stop", "resume", "eval", "doctor"):
+        assert f"\n  {name} " in shown
+    for name in ("run", "stop", "resume", "rm", "logs", "tag", "note", "eval", "doctor", "watch"):
+        done = cli(home, name, "-h")
+        assert done.returncode == 0 and f"Usage: trainctl {name}" in done.stdout
+
+
+def test_completion_knows_commands_and_options(home: Home) -> None:
+    env = {**environment(home), "_TRAINCTL_COMPLETE": "complete_bash", "COMP_CWORD": "1", "COMP_WORDS": "trainctl re"}
+    done = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["recipes", "resume", "reindex"]
+    env |= {"COMP_WORDS": "trainctl stop --gr", "COMP_CWORD": "2"}
+    assert subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False).stdout.split() == ["--grace"]
+
+
+def test_nothing_from_a_file_steers_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\x07\n\tü") == "a\\x1b[2Jb\\x07\n\tü"

@@ -1,0 +1,147 @@
+"""Staying with runs until they end: used by run, resume and watch."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+from engine.events import METRICS
+from engine.rundir import RunDir
+from trainctl.cli import live, words
+from trainctl.cli.common import console, emit_json, note, printable
+from trainctl.errors import DONE, INTERRUPTED, MACHINE, RUN_FAILED, TrainctlError
+from trainctl.home import Home
+from trainctl.launch import processes, scheduler
+from trainctl.launch.follow import Follower
+
+LOOK = 0.2  # seconds between two looks at the run folders
+WIDE = 110  # columns of a terminal that has room for all metrics
+CARE = 2.0  # seconds between two looks after the scheduler
+
+
+class Presses:
+    """Counts Ctrl-C instead of letting it interrupt whatever is being written."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Presses:
+        """Take SIGINT over."""
+        self._before: Any = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give SIGINT back."""
+        signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def attend(home: Home, runs: Sequence[RunDir], *, presses: Presses | None = None, as_json: bool = False) -> int:
+    """Show `runs` until all have ended, and say how; returns the exit code.
+
+    With `presses` the runs belong to this command: the first Ctrl-C stops them, the second kills them. Without, Ctrl-C
+    only ends the view. When the terminal closes, the view ends and the runs go on in either case.
+    """
+    followers = [Follower(run) for run in runs]
+    view = live.choose(as_json)
+    try:
+        stopped = _until_ended(home, followers, view, presses)
+    finally:
+        view.close()
+    code = _code(followers)
+    if as_json:
+        emit_json({"event": "summary", "t": time.time(), "runs": [_summary(run) for run in followers]}, line=True)
+    else:
+        _report(followers)
+    if stopped:
+        left = " ".join(run.run.id for run in followers if run.status != "done")
+        note(f"stopped; go on with: trainctl resume {left}" if left else "all runs were done already")
+    return INTERRUPTED if stopped else code
+
+
+def _until_ended(home: Home, runs: Sequence[Follower], view: live.View, presses: Presses | None) -> bool:
+    """Show the runs until they end; True if Ctrl-C ended them."""
+    cared, answered, deadline = 0.0, 0, 0.0
+    while True:
+        view.show(runs, [(run, event) for run in runs for event in run.poll()])
+        open_runs = [run for run in runs if not run.ended]
+        if not open_runs:
+            view.show(runs, [])
+            return answered > 0
+        if presses and presses.count and not answered:
+            answered, deadline = 1, time.monotonic() + processes.GRACE
+            note(f"stopping {len(open_runs)} run(s): they write a checkpoint first; Ctrl-C again kills them")
+            waiting = [run for run in open_runs if run.status == "queued"]
+            _each([*waiting, *(run for run in open_runs if run not in waiting)], processes.request_stop)
+        elif presses and answered == 1 and (presses.count > 1 or time.monotonic() > deadline):
+            answered = 2
+            _each(open_runs, processes.kill)
+        elif answered == 2 and presses and presses.count > 2:
+            return True
+        if not answered and time.monotonic() - cared > CARE and any(run.status == "queued" for run in open_runs):
+            scheduler.ensure(home)  # also when the one before was killed
+            cared = time.monotonic()
+        time.sleep(LOOK)
+
+
+def _each(runs: Sequence[Follower], action: Callable[[RunDir], None]) -> None:
+    for run in runs:
+        try:
+            action(run.run)
+        except TrainctlError as error:
+            note(f"{run.name}: {error}")
+
+
+def _code(runs: Sequence[Follower]) -> int:
+    bad = [run for run in runs if run.status != "done"]
+    if not bad:
+        return DONE
+    lacking = all(run.run.json("exit.json").get("code") == MACHINE for run in bad)
+    return MACHINE if lacking else RUN_FAILED
+
+
+def _summary(run: Follower) -> dict[str, Any]:
+    about = run.run.json("run.json")
+    return {
+        "id": run.run.id,
+        "name": run.name,
+        **{key: about.get(key) for key in ("recipe", "group", "pair", "seed")},
+        "status": run.status,
+        "reason": run.reason(),
+        "metrics": run.progress.results(),
+    }
+
+
+def _report(runs: Sequence[Follower]) -> None:
+    """The results as a table on stdout, and on stderr why runs ended that are not done."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    found = {run.run.id: run.progress.results() for run in runs}
+    columns = [name for name in METRICS if any(name in values for values in found.values())]
+    if screen.width < WIDE:  # `trainctl show` and `compare` have them all
+        columns = [name for name in columns if not name.startswith(("topo", "l_"))]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("id", no_wrap=True)
+    table.add_column("run", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for run in runs:
+        values = found[run.run.id]
+        status = Text(run.status, style=words.STYLES.get(run.status, ""))
+        shown = [f"{values[name]:.4g}" if name in values else "–" for name in columns]
+        table.add_row(run.run.id, printable(run.name), status, *shown)
+    screen.print(table)
+    for run in runs:
+        if run.status != "done":
+            note(f"{run.name} {run.status}: {run.reason() or 'no reason was left'} (trainctl logs {run.run.id})")

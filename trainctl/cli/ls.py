@@ -1,0 +1,116 @@
+"""`trainctl ls`: the runs."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from trainctl.cli.common import HomeOption, JsonOption, console, emit_json, note
+from trainctl.errors import UsageError
+from trainctl.home import find_home
+from trainctl.registry import ingest, query
+from trainctl.registry.query import RunRow
+
+NEWEST = 40
+SHOWN = ("natural", "pgd20", "aa")
+HEADS = {"natural": "natural", "pgd20": "PGD-20", "aa": "AA"}
+STYLES = {"done": "green", "running": "cyan", "starting": "cyan", "stopping": "yellow", "queued": "dim"}
+
+
+def ls(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]…",
+            show_default=False,
+            help="An id, its beginning, a name, @last, tag:x, recipe:x, group:x or a filter.",
+        ),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = NEWEST,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="All runs.")] = False,
+    sort: Annotated[
+        str,
+        typer.Option("--sort", metavar="KEY", show_default=False, help="By a key or metric; -KEY: the largest first."),
+    ] = "",
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List runs: the newest, or those that are named. --json prints all of them, the oldest first."""
+    place = find_home(home)
+    if runs:
+        from trainctl.registry import select
+
+        rows = select.resolve(place, runs)
+    else:
+        ingest.refresh(place)
+        few = not (sort or everything or as_json)
+        rows = query.runs(place, newest=number if few else -1)
+    total = len(rows) if runs else query.count(place)
+    if sort:
+        rows = sort_rows(rows, sort)
+    if as_json:
+        emit_json([row.json() for row in rows])
+        return
+    if not rows:
+        note("no run fits" if runs else "no runs yet; start one with `trainctl run RECIPE`")
+        return
+    shown = rows if sort else rows[::-1]
+    shown = shown if everything else shown[:number]
+    _print(shown)
+    if len(shown) < total:
+        note(f"… and {total - len(shown)} more; --all shows all {total}")
+
+
+def sort_rows(rows: list[RunRow], key: str) -> list[RunRow]:
+    """`rows` by a key of `ls --json` or a metric, those without it last; UsageError if no run has such a key."""
+    descending, name = key.startswith("-"), key.lstrip("-")
+    own = [field for field in RunRow.__dataclass_fields__ if field not in ("metrics", "tags")]
+    if rows and name not in own and not any(name in row.metrics for row in rows):
+        metrics = sorted({metric for row in rows for metric in row.metrics})
+        raise UsageError(f"--sort: no run has the key {name!r}", "known: " + ", ".join(own + metrics))
+
+    def value(row: RunRow) -> Any:
+        return getattr(row, name) if name in own else row.metrics.get(name)
+
+    having = [row for row in rows if value(row) is not None]
+    missing = [row for row in rows if value(row) is None]
+    return sorted(having, key=value, reverse=descending) + missing
+
+
+def _print(rows: list[RunRow]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    metrics = [name for name in SHOWN if any(row.metrics.get(name) is not None for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
+    table.add_column("id", no_wrap=True)
+    table.add_column("name", overflow="fold", ratio=1)
+    table.add_column("status", no_wrap=True)
+    for head in ("epoch", *(HEADS[name] for name in metrics), "age"):
+        table.add_column(head, justify="right", no_wrap=True)
+    now = time.time()
+    for row in rows:
+        name = Text(row.name).append("".join(f" #{tag}" for tag in row.tags), style="dim")
+        status = Text(row.status, style=STYLES.get(row.status, "red"))
+        epochs = f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
+        values = [_percent(row.metrics.get(metric)) for metric in metrics]
+        table.add_row(row.id, name, status, epochs, *values, age(row.created, now))
+    console().print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def age(then: float | None, now: float) -> str:
+    """How long ago, in the largest unit that fits: 5s, 12m, 3h, 8d."""
+    if then is None:
+        return "–"
+    seconds = max(0.0, now - then)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"

@@ -1,0 +1,14 @@
+"""`trainctl reindex`: the index from the run folders."""
+
+from __future__ import annotations
+
+from trainctl.cli.common import HomeOption, note
+from trainctl.home import find_home
+from trainctl.registry import ingest
+
+
+def reindex(home: HomeOption = None) -> None:
+    """Delete the index and build it again from the run folders, which stay as they are."""
+    place = find_home(home)
+    number = ingest.rebuild(place)
+    note(f"{number} run{'' if number == 1 else 's'} in {place.index}")

@@ -1,0 +1,66 @@
+"""`trainctl run`: check everything, make the run folders, start them, and stay with them to the end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trainctl.cli.common import HomeOption, JsonOption, emit_json, note
+from trainctl.home import find_home
+
+
+def run(
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE…", help="Names (see `trainctl recipes`) or .toml files.")
+    ],
+    pair: Annotated[bool, typer.Option("--pair", help="The baseline and its +TRAIN twin.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="Turn TRAIN on.")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0-4", help="Seeds: 3, 0-4 or 0,2,7-9.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key; repeatable.", show_default=False),
+    ] = [],  # noqa: B006
+    grid: Annotated[
+        list[str], typer.Option(metavar="KEY=V1,V2", help="A run for each value; repeatable.", show_default=False)
+    ] = [],  # noqa: B006
+    name: Annotated[str | None, typer.Option(help="Beginning of the runs' names.", show_default=False)] = None,
+    tag: Annotated[list[str], typer.Option(help="Tag the runs; repeatable.", show_default=False)] = [],  # noqa: B006
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Runs at a time; they share the cores.", show_default=False),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Queue them and return.")] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Train recipes to the end, with a live view.
+
+    Everything is checked before anything starts. Ctrl-C stops the runs with a checkpoint; closing the terminal leaves
+    them at work.
+    """
+    from trainctl.cli.attend import Presses, attend
+    from trainctl.cli.tag import check_tag
+    from trainctl.launch import folders, scheduler, slots
+    from trainctl.recipes.plan import plan
+
+    place = find_home(home)
+    plans = plan(recipes, overrides=settings, grid=grid, seeds=seeds, pair=pair, train=train, name=name)
+    tags = [check_tag(text) for text in tag]
+    plans, share = slots.share_out(plans, jobs)
+    with Presses() as presses:  # from here on a Ctrl-C must find the runs in a state it can stop
+        runs = folders.create(place, plans, tags=tags, share=share)
+        scheduler.ensure(place)
+        if not detach:
+            raise typer.Exit(attend(place, runs, presses=presses, as_json=as_json))
+    named = [{"id": made.id, "name": planned.name} for made, planned in zip(runs, plans, strict=True)]
+    if as_json:
+        emit_json(
+            {"event": "summary", "runs": [{**about, "status": "queued", "metrics": {}} for about in named]}, line=True
+        )
+        return
+    for about in named:
+        print(about["id"], about["name"])
+    note(f"watch: trainctl watch {' '.join(made.id for made in runs)}")
