@@ -1,0 +1,65 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from engine.rundir import RunDir
+
+ROOT = Path(__file__).parent.parent
+
+# Tests share two cores; more threads than cores in many small processes only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY: dict[str, Any] = {
+    "data": {"dataset": "digits", "train_examples": 200},
+    "model": {"arch": "small-cnn", "width": 4},
+    "standard": {"arch": "small-cnn", "width": 4},
+    "method": {"name": "trades"},
+    "attack": {"eps": 0.2, "step_size": 0.05, "steps": 2},
+    "optim": {"batch_size": 64},
+    "schedule": {"epochs": 2, "milestones": []},
+    "eval": {
+        "attacks": ["pgd20"], "eps": 0.2, "step_size": 0.02, "examples": 60, "topology_k": 5, "topology_support": 50,
+    },
+    "run": {"threads": 1, "device": "cpu", "log_every": 2},
+}  # fmt: skip
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with dotted keys of `changes` put in."""
+    result = {key: dict(part) if isinstance(part, dict) else part for key, part in base.items()}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        result.setdefault(section, {})[name] = value
+    return result
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., RunDir]:
+    """Make a run folder on digits, a few steps long; dotted keys change its recipe."""
+
+    def make(name: str = "run", **changes: Any) -> RunDir:
+        folder = tmp_path / name
+        folder.mkdir()
+        recipe = merged(TINY, {key.replace("__", "."): value for key, value in changes.items()})
+        (folder / "recipe.toml").write_text(tomli_w.dumps(recipe))
+        return RunDir(folder)
+
+    return make
+
+
+def run_engine(rundir: RunDir, *arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the real engine on a folder to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "engine", str(rundir.path), *arguments],
+        capture_output=True, text=True, timeout=timeout, cwd=ROOT, env={**os.environ, **env},
+    )  # fmt: skip

@@ -1,0 +1,246 @@
+"""The engine as a process: it trains, evaluates, is killed, goes on, and says how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, run_engine
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from engine import events
+from engine.rundir import RunDir
+
+Make = Callable[..., RunDir]
+TIMES = ("t", "seconds", "images_per_second")
+
+
+def read_events(rundir: RunDir) -> list[dict[str, Any]]:
+    return [event for _, event in events.read(rundir.events.read_bytes())]
+
+
+def timeless(rundir: RunDir) -> list[dict[str, Any]]:
+    return [{k: v for k, v in event.items() if k not in TIMES} for event in read_events(rundir)]
+
+
+def weights(rundir: RunDir, which: str = "last") -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(rundir.checkpoint(which)).items()}
+
+
+def evaluations(rundir: RunDir) -> dict[str, str]:
+    return {file.name: file.read_text() for file in sorted(rundir.evaluations.glob("*.csv"))}
+
+
+def test_a_run_trains_and_evaluates(make_folder: Make) -> None:
+    rundir = make_folder(topology__enabled=True)
+    done = run_engine(rundir)
+    assert done.returncode == 0, done.stderr
+    assert rundir.status() == "done"
+
+    log = read_events(rundir)
+    assert {e["event"] for e in log} == {"start", "stage", "step", "epoch", "checkpoint", "eval", "end"}
+    epochs = [e for e in log if e["event"] == "epoch"]
+    assert [e["epoch"] for e in epochs] == [1, 2]
+    for key in (
+        "loss",
+        "loss_robust",
+        "loss_topology",
+        "loss_standard",
+        "l_tp",
+        "lr",
+        "train_natural",
+        "train_adversarial",
+    ):
+        assert key in epochs[0]
+    assert epochs[0]["loss"] == pytest.approx(epochs[0]["loss_robust"] + epochs[0]["loss_topology"])
+    assert epochs[0]["loss_robust"] == pytest.approx(epochs[0]["loss_ce"] + epochs[0]["loss_kl"])
+    evals = {(e["checkpoint"], e["metric"]): e for e in log if e["event"] == "eval"}
+    assert {m for _, m in evals} == {"natural", "pgd20", "topo_natural", "topo_robust", "l_tp"}
+    assert {c for c, _ in evals} == {"best", "last"}
+    assert evals["best", "pgd20"]["eps"] == 0.2
+    assert evals["best", "pgd20"]["n"] == 60
+    assert "pgd10 on validation" in evals["best", "natural"]["rule"]
+
+    rows = (rundir.evaluations / "best-pgd20.csv").read_text().splitlines()
+    correct = [row.split(",")[-1] for row in rows[1:]]
+    assert len(correct) == 60
+    assert 100 * correct.count("1") / 60 == pytest.approx(evals["best", "pgd20"]["value"])
+
+
+def test_a_finished_run_is_left_alone(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=1)
+    assert run_engine(rundir).returncode == 0
+    before = rundir.events.read_bytes()
+    assert run_engine(rundir).returncode == 0
+    assert rundir.events.read_bytes() == before
+
+
+def test_checkpoints_hold_no_pickle_and_name_their_rule(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=1)
+    run_engine(rundir)
+    assert sorted(p.name for p in rundir.checkpoints.iterdir()) == ["best.safetensors", "last.safetensors"]
+    with safe_open(rundir.checkpoint("best"), framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    assert state["rule"] == "best pgd10 on validation"
+
+
+@pytest.mark.parametrize("variant", ["joint", "star"])
+def test_killed_at_random_moments_it_resumes_bit_identically(make_folder: Make, variant: str) -> None:
+    settings: dict[str, Any] = {"topology__enabled": True, "topology__variant": variant, "schedule__epochs": 3}
+    whole = make_folder("whole", **settings)
+    assert run_engine(whole).returncode == 0
+
+    broken = make_folder("broken", **settings)
+    moments = random.Random(variant)
+    command = [sys.executable, "-m", "engine", str(broken.path)]
+    kills = 0
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        before = broken.events.stat().st_size if broken.events.exists() else 0
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            grown = broken.events.stat().st_size if broken.events.exists() else 0
+            if grown > before + moments.randrange(200, 1500):
+                break
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.15)
+        kills += process.poll() is None
+        process.send_signal(number)
+        process.wait(60)
+    assert kills >= 2, "the run ended before it could be killed"
+    assert run_engine(broken).returncode == 0
+    assert len(broken.attempts.read_text().splitlines()) >= 2
+
+    assert weights(broken) == weights(whole)
+    assert weights(broken, "best") == weights(whole, "best")
+    assert timeless(broken) == timeless(whole)
+    assert evaluations(broken) == evaluations(whole)
+
+
+def test_a_pair_differs_in_the_regulariser_alone(make_folder: Make) -> None:
+    """With weight 0 the twin must take exactly the baseline's path, although a second network trains beside it."""
+    baseline = make_folder("baseline")
+    twin = make_folder("twin", topology__enabled=True, topology__weight=0.0)
+    run_engine(baseline)
+    run_engine(twin)
+    model = {k: v for k, v in weights(baseline).items() if k.startswith("model.")}
+    assert model == {k: v for k, v in weights(twin).items() if k.startswith("model.")}
+
+
+def test_threads_and_dropout_leave_a_pair_equal(make_folder: Make) -> None:
+    recipe = {"model__arch": "wrn-10-1", "model__dropout": 0.3, "data__train_examples": 40, "schedule__epochs": 1,
+              "standard__arch": "wrn-10-1", "standard__dropout": 0.2, "eval__topology": False}  # fmt: skip
+    baseline = make_folder("baseline", **recipe)
+    twin = make_folder("twin", topology__enabled=True, topology__weight=0.0, **recipe)
+    run_engine(baseline)
+    run_engine(twin)
+    model = {k: v for k, v in weights(baseline).items() if k.startswith("model.")}
+    assert model == {k: v for k, v in weights(twin).items() if k.startswith("model.")}
+
+
+def test_divergence_is_a_status_with_a_hint(make_folder: Make) -> None:
+    rundir = make_folder(optim__lr=1e30)
+    done = run_engine(rundir)
+    assert done.returncode == 1
+    ended = rundir.json("exit.json")
+    assert ended["status"] == "diverged"
+    assert "loss became" in ended["reason"]
+    assert "optim.lr" in ended["hint"]
+    assert read_events(rundir)[-1]["status"] == "diverged"
+
+
+def test_out_of_memory_is_a_status_with_a_hint(make_folder: Make) -> None:
+    rundir = make_folder(model__arch="wrn-40-20", model__width=0, data__train_examples=0)
+    script = (
+        "import resource, sys, runpy; import torch, sklearn.datasets;"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096;"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20,) * 2);"
+        f"sys.argv = ['engine', {str(rundir.path)!r}]; runpy.run_module('engine', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = rundir.json("exit.json")
+    assert (done.returncode, ended["status"]) == (1, "oom"), done.stderr
+    assert "batch_size" in ended["hint"]
+
+
+def test_a_missing_data_set_says_what_to_do(make_folder: Make, tmp_path: Path) -> None:
+    rundir = make_folder(data__dataset="cifar10", data__root=str(tmp_path), data__download=False)
+    done = run_engine(rundir)
+    ended = rundir.json("exit.json")
+    assert (done.returncode, ended["status"]) == (3, "failed")
+    assert str(tmp_path) in ended["reason"] + ended["hint"]
+    assert "cifar-10" in ended["reason"] + ended["hint"]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, "killed"), (signal.SIGINT, "killed"), (signal.SIGUSR1, "preempted")]
+)
+def test_signals_checkpoint_first(make_folder: Make, number: signal.Signals, status: str) -> None:
+    rundir = make_folder(schedule__epochs=500)
+    process = subprocess.Popen([sys.executable, "-m", "engine", str(rundir.path)], cwd=ROOT)
+    wait_for(lambda: rundir.events.exists() and b'"step"' in rundir.events.read_bytes())
+    assert rundir.status() == "running"
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert rundir.json("exit.json")["status"] == status
+    assert rundir.checkpoint("last").exists()
+
+
+def test_only_one_process_works_on_a_run(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=500)
+    process = subprocess.Popen([sys.executable, "-m", "engine", str(rundir.path)], cwd=ROOT)
+    try:
+        wait_for(lambda: (rundir.path / "heartbeat.json").exists())
+        second = run_engine(rundir)
+        assert second.returncode == 2
+        assert "another process" in second.stderr
+        assert rundir.status() == "running"
+    finally:
+        process.kill()
+        process.wait()
+    assert rundir.status() == "lost"
+
+
+def test_a_changed_recipe_is_not_resumed(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=1)
+    run_engine(rundir)
+    (rundir.path / "exit.json").unlink()
+    rundir.recipe.write_text(rundir.recipe.read_text().replace("epochs = 1", "epochs = 2"))
+    assert run_engine(rundir).returncode == 1
+    assert "recipe.toml was changed" in rundir.json("exit.json")["reason"]
+
+
+def test_evaluate_again_adds_evaluations_and_leaves_the_status(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=1, eval__attacks=[])
+    run_engine(rundir)
+    before = rundir.json("exit.json")
+    done = run_engine(rundir, "--evaluate", "cw20", "--checkpoint", "last")
+    assert done.returncode == 0, done.stderr
+    assert rundir.json("exit.json") == before
+    assert any(
+        e["event"] == "eval" and e["metric"] == "cw20" and e["checkpoint"] == "last" for e in read_events(rundir)
+    )
+    assert run_engine(rundir, "--evaluate", "pgd21").returncode == 2
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def test_a_stranger_with_the_same_pid_is_not_this_run(make_folder: Make) -> None:
+    rundir = make_folder()
+    rundir.write_json("heartbeat.json", {"pid": os.getpid(), "start_time": 1.0, "host": os.uname().nodename, "t": 0})
+    assert rundir.status() == "lost"
