@@ -24,7 +24,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ def number(value: Any) -> float | None:
 class EventLog:
     """Appends events to a file. Each is one write() on a descriptor opened with O_APPEND."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, echo: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        """`echo` is told of each event once it is written."""
+        self._echo = echo
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, event: str, **fields: Any) -> None:
@@ -67,6 +69,8 @@ class EventLog:
         written = os.write(self._descriptor, line)
         if written != len(line):
             raise OSError(28, f"only {written} of {len(line)} bytes of an event were written; is the disk full?")
+        if self._echo is not None:
+            self._echo(event, fields)
 
     def position(self) -> int:
         """Bytes in the file so far, made durable first: a checkpoint stores it, and resume cuts the log there."""

@@ -12,6 +12,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from engine import narrate
 from engine.events import EventLog
 from engine.rundir import RunDir, me
 
@@ -80,7 +81,7 @@ class Lifecycle:
         self._done.set()
         if self._record:
             with contextlib.suppress(OSError):  # on a full disk exit.json may still fit, and it is what counts
-                log = EventLog(self.rundir.events)
+                log = EventLog(self.rundir.events, narrate.say)
                 log.write("end", status=status, reason=reason, hint=hint)
                 log.close()
             name = self.stop_signal.name if self.stop_signal is not None else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from engine import checkpoint, machine, options
+from engine import checkpoint, machine, narrate, options
 from engine.checkpoint import CheckpointError
 from engine.data.base import DataError, Splits
 from engine.data.load import load as load_data
@@ -53,7 +53,7 @@ def evaluate(folder: Path, attacks: Sequence[str], which: Sequence[str]) -> int:
             recipe = check(table)
             setup = machine.prepare(recipe.run)
             splits, networks = _load(recipe, setup)
-            log = EventLog(rundir.events)
+            log = EventLog(rundir.events, narrate.say)
             _evaluate(recipe, splits, networks, setup, life, log, which)
             return DONE
     except (AlreadyRunning, CheckpointError, InvalidRecipe, MachineLacks, DataError) as error:
@@ -106,7 +106,7 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     if not rundir.events.exists():
         rundir.events.touch()
 
-    log = EventLog(rundir.events)
+    log = EventLog(rundir.events, narrate.say)
     recipe_hash = hashlib.sha256(rundir.recipe.read_bytes()).hexdigest()
     trainer = Trainer(recipe, method, splits, networks, setup, life, log, recipe_hash)
     position = trainer.resume()
@@ -115,7 +115,7 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     if rundir.events.stat().st_size > (position or 0):
         log.close()
         replace(rundir.events, rundir.events.read_bytes()[: position or 0])
-        trainer.log = log = EventLog(rundir.events)
+        trainer.log = log = EventLog(rundir.events, narrate.say)
     if position is None:
         _say_start(log, recipe, setup, splits, networks)
     trainer.run()

@@ -48,7 +48,9 @@ def test_the_cifar10_pair_runs_from_a_real_archive(cifar_home: Path) -> None:
         ("cifar10-trades", True, "done"),
     ]
     assert runs[0]["pair"] == runs[1]["pair"]
-    assert all({"natural", "pgd20", "cw20", "aa", "topo_natural", "topo_robust"} <= run["metrics"].keys() for run in runs)
+    assert all(
+        {"natural", "pgd20", "cw20", "aa", "topo_natural", "topo_robust"} <= run["metrics"].keys() for run in runs
+    )
     assert "l_tp" in runs[1]["metrics"]
 
 

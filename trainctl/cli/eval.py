@@ -111,7 +111,8 @@ def _evaluate(run: RunDir, name: str, attacks: list[str], checkpoint: Which, as_
     if code == 130:
         raise typer.Exit(INTERRUPTED)
     if code:
-        said = run.log.read_bytes()[printed:].decode("utf-8", "replace").strip().removeprefix("error: ")
+        said = run.log.read_bytes()[printed:].decode("utf-8", "replace").strip()
+        said = said.rpartition("error: ")[2]
         kind = {USAGE: UsageError, MACHINE: MachineError}.get(code, TrainctlError)
         message, _, hint = said.rpartition("\n") if code in (USAGE, MACHINE) else ("", "", "")
         last = said.splitlines()[-1] if said else f"the engine ended with code {code}"

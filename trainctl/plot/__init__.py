@@ -1,0 +1,1 @@
+"""Figures of runs. matplotlib is imported when one is drawn, not before."""

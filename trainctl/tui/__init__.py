@@ -1,0 +1,1 @@
+"""The dashboard, in Textual. It starts only when it is opened."""

@@ -1,0 +1,1 @@
+"""One screen a file. A screen asks on a thread, and widgets are given frozen answers."""

@@ -1,0 +1,114 @@
+"""The base of screens that ask again every second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from textual import work
+from textual.message import Message
+from textual.screen import Screen
+
+from trainctl.tui import feed
+
+
+class LiveScreen(Screen[None]):
+    """Asks `question` on a thread, one at a time and only while it is seen, and gives the answer to `show`."""
+
+    @dataclass
+    class Answered(Message):
+        """An answer came."""
+
+        answer: Any
+
+    @dataclass
+    class Failed(Message):
+        """A question or an act failed."""
+
+        error: Exception
+
+    @dataclass
+    class Acted(Message):
+        """An act is done; `said` is what to tell."""
+
+        said: str
+
+    period = 1.0  # seconds
+    _busy = False
+    _again = False
+    _last_error = ""
+    _shown: Any = None
+
+    def question(self) -> Callable[[], Any]:
+        """What to call on the thread; it holds all that it needs of the screen's state."""
+        raise NotImplementedError
+
+    def show(self, answer: Any) -> None:
+        """Show an answer."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        """Begin to ask."""
+        self.set_interval(self.period, self.load)
+        self.load()
+
+    def on_screen_resume(self) -> None:
+        """Ask at once when the screen comes to the front."""
+        self.load()
+
+    def on_resize(self) -> None:
+        """Draw the next answer in any case."""
+        self._shown = None
+
+    def load(self) -> None:
+        """Ask, or once more when the question under way has been answered."""
+        # A dialog lets the screen below it be seen; any other screen hides it.
+        if next((screen for screen in reversed(self.app.screen_stack) if not screen.is_modal), None) is not self:
+            return
+        if self._busy:
+            self._again = True
+            return
+        self._busy = True
+        self._ask(self.question())
+
+    def act(self, deed: Callable[[], str]) -> None:
+        """Do something on a thread; what it returns is told."""
+        self._act(deed)
+
+    @work(thread=True, exit_on_error=False)
+    def _ask(self, question: Callable[[], Any]) -> None:
+        try:
+            self.post_message(self.Answered(question()))
+        except Exception as error:
+            self.post_message(self.Failed(error))
+
+    @work(thread=True, exit_on_error=False)
+    def _act(self, deed: Callable[[], str]) -> None:
+        try:
+            self.post_message(self.Acted(deed()))
+        except Exception as error:
+            self.post_message(self.Failed(error))
+
+    def on_live_screen_answered(self, message: Answered) -> None:
+        """Show the answer."""
+        self._busy, self._last_error = False, ""
+        if message.answer != self._shown:  # a redraw that changes nothing still costs, most of all over a network
+            self._shown = message.answer
+            self.show(message.answer)
+        if self._again:
+            self._again = False
+            self.load()
+
+    def on_live_screen_failed(self, message: Failed) -> None:
+        """Tell of an error, once as long as it stays the same."""
+        self._busy = False
+        text = feed.explain(message.error)
+        if text != self._last_error:
+            self._last_error = text
+            self.notify(text, severity="error", markup=False)
+
+    def on_live_screen_acted(self, message: Acted) -> None:
+        """Tell what was done, and look again."""
+        self.notify(message.said, markup=False)
+        self.load()
