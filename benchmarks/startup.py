@@ -42,7 +42,7 @@ def make_home(home: Path, runs: int) -> None:
     from trainctl.home import Home
 
     for number in range(runs):
-        make_run(Home(home), seed=number // 2, topology=bool(number % 2), metrics={"natural": 90.0, "pgd20": 50.0})
+        make_run(Home(home), f"run{number:05}", seed=number // 2, topology=bool(number % 2), created=float(number))
 
 
 def measure(home: Path, runs: int, repeat: int) -> None:

@@ -107,7 +107,8 @@ def test_both_protocols(name):
 def test_small_sets_evaluate_at_the_radius_they_train_with(name):
     for kind in FIVE:
         r = recipe(f"{name}-{kind}")
-        assert r.eval.eps == r.attack.eps and r.eval.step_size == pytest.approx(r.eval.eps / 10)
+        assert r.eval.eps == r.attack.eps
+        assert r.eval.step_size == 0.0  # the protocol's own proportion to eps; a step set here would weaken PGD-10
         assert r.eval.select == "validation" and r.model.arch == r.standard.arch == "small-cnn"
         assert r.topology.ramp_period == 0 and r.schedule.milestones[-1] < r.schedule.epochs
 
