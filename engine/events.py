@@ -3,7 +3,7 @@
 One JSON object a line, one write() a line, so that readers never see half a line followed by another's.
 Every line has `t` (unix seconds) and `event`. All accuracies are in percent.
 
-    start       the run begins: id, method, device, epochs, steps_per_epoch, parameters
+    start       the run begins: method, data set, device, threads, precision, epochs, steps_per_epoch, parameters
     stage       what it does now: data, pretrain, train, evaluate
     step        step, epoch, lr, loss, loss_robust, loss_<part>…, loss_topology, loss_standard, images_per_second
     epoch       the same as means over the epoch, train_natural, train_adversarial, seconds,

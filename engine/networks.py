@@ -68,6 +68,27 @@ def build_networks(recipe: Recipe, method: Method, splits: Splits, device: torch
     return Networks(adversarial, one(recipe.standard, "standard"), topology.enabled and topology.variant == "star")
 
 
+def compile_networks(networks: Networks, image_size: tuple[int, ...], device: torch.device) -> str:
+    """Compile every network in place. Returns "" or, where this machine cannot, why; the run then goes on without.
+
+    `image_size` is (C, H, W). The first forward tells whether there is a working compiler at all; a later graph that
+    cannot be compiled falls back to eager by itself.
+    """
+    present = [network for network in (networks.adversarial, networks.standard) if network is not None]
+    try:
+        for network in present:
+            network.compile()
+            network.eval()
+            with torch.no_grad():
+                network(torch.zeros(2, *image_size, device=device))
+    except Exception as error:  # compilers fail in many ways, and none of them is worth a run
+        for network in present:
+            network._compiled_call_impl = None
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    torch._dynamo.config.suppress_errors = True
+    return ""
+
+
 def build_optimizer(section: Optim, parameters: list[Tensor]) -> torch.optim.SGD:
     """SGD with weight decay on all parameters, as in all of this literature. M and M' share no parameter, so one
     optimizer for both equals one each.

@@ -19,7 +19,7 @@ from engine.events import EventLog
 from engine.lifecycle import AlreadyRunning, Lifecycle
 from engine.machine import Machine, MachineLacks
 from engine.methods.base import Method
-from engine.networks import Networks, build_networks
+from engine.networks import Networks, build_networks, compile_networks
 from engine.recipe import InvalidRecipe, Recipe, check, own_options
 from engine.rundir import RunDir, replace
 from engine.train import Diverged, Interrupted, Trainer, parameters
@@ -116,8 +116,12 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         log.close()
         replace(rundir.events, rundir.events.read_bytes()[: position or 0])
         trainer.log = log = EventLog(rundir.events, narrate.say)
+    wanted = recipe.run.compile == "on"
+    trouble = compile_networks(networks, tuple(splits.train.images.shape[1:]), setup.device) if wanted else ""
     if position is None:
-        _say_start(log, recipe, setup, splits, networks)
+        _say_start(log, recipe, setup, splits, networks, compiled=wanted and not trouble)
+        if trouble:
+            log.write("warning", message=f"run.compile = on, but torch.compile failed, so without it: {trouble}")
     trainer.run()
     _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
 
@@ -149,11 +153,14 @@ def _load(recipe: Recipe, setup: Machine, method: Method | None = None) -> tuple
     return splits, networks
 
 
-def _say_start(log: EventLog, recipe: Recipe, setup: Machine, splits: Splits, networks: Networks) -> None:
+def _say_start(
+    log: EventLog, recipe: Recipe, setup: Machine, splits: Splits, networks: Networks, *, compiled: bool
+) -> None:
     batch = recipe.optim.batch_size
     log.write(
         "start", method=recipe.method.name, topology=recipe.topology.enabled, dataset=recipe.data.dataset,
-        device=str(setup.device), threads=setup.threads, epochs=recipe.schedule.epochs,
+        device=str(setup.device), threads=setup.threads, compiled=compiled,
+        precision="bfloat16" if setup.bfloat16 else "float32", epochs=recipe.schedule.epochs,
         steps_per_epoch=-(-len(splits.train) // batch), train=len(splits.train), test=len(splits.test),
         parameters=parameters(networks.adversarial),
         standard_parameters=parameters(networks.standard) if networks.standard is not None else 0,

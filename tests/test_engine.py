@@ -148,6 +148,35 @@ def test_threads_and_dropout_leave_a_pair_equal(make_folder: Make) -> None:
     assert model == {k: v for k, v in weights(twin).items() if k.startswith("model.")}
 
 
+# Compiling takes most of a minute, so it is tried on the method with the fewest graphs.
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"run__compile": "on", "method__name": "standard", "eval__best_by": "natural", "data__train_examples": 64},
+        {"run__precision": "bfloat16", "topology__enabled": True},
+    ],
+)
+def test_compiled_and_half_precision_runs_learn_alike(make_folder: Make, settings: dict[str, Any]) -> None:
+    settings |= {"eval__topology": False, "eval__attacks": []}
+    plain = make_folder("plain", **{k: v for k, v in settings.items() if not k.startswith("run__")})
+    other = make_folder("other", **settings)
+    assert run_engine(plain).returncode == 0
+    done = run_engine(other, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    start = read_events(other)[0]
+    assert (start["compiled"], start["precision"]) in ((True, "float32"), (False, "bfloat16"))
+    losses = [[e["loss"] for e in read_events(run) if e["event"] == "epoch"] for run in (plain, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert not any(e["event"] == "warning" for e in read_events(other))
+
+
+def test_a_machine_without_a_compiler_trains_all_the_same(make_folder: Make) -> None:
+    rundir = make_folder(run__compile="on", schedule__epochs=1, eval__topology=False)
+    done = run_engine(rundir, CXX="/nowhere/c++", TORCHINDUCTOR_FORCE_DISABLE_CACHES="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert any(e["event"] == "warning" and "torch.compile failed" in e["message"] for e in read_events(rundir))
+
+
 def test_divergence_is_a_status_with_a_hint(make_folder: Make) -> None:
     rundir = make_folder(optim__lr=1e30)
     done = run_engine(rundir)
