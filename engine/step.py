@@ -26,6 +26,28 @@ class Batch:
     index: Tensor
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: `epoch` of `epochs`, and `batch` of `batches` in it, all but `batch` counted from 1."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What the training attack made: `images` x' [B, C, H, W] for `batch`, whose order the method may have changed.
+
+    `steps_correct` [B] int64 counts the steps taken from an iterate that was still classified correctly.
+    """
+
+    batch: Batch
+    images: Tensor
+    steps_correct: Tensor
+
+
 class Step:
     """The forwards of one step. In train mode the order of M' forwards moves its BatchNorm statistics, so the
     engine asks for them in the order in which the method lists them (`Method.forwards`).
@@ -36,15 +58,16 @@ class Step:
         adversarial: nn.Module,
         standard: nn.Module | None,
         batch: Batch,
-        perturbed: Tensor | None,
+        perturbed: Perturbed | None,
         forward: Forward,
+        position: Position,
     ) -> None:
-        """`perturbed` is x' [B, C, H, W], None for a method without an attack; `forward(network, images, purpose)`
-        runs a network (the engine puts precision and dropout seeding there).
+        """`perturbed` is None for a method without an attack; `forward(network, images, purpose)` runs a network (the
+        engine puts precision and dropout seeding there).
         """
-        self.batch = batch
-        self.x, self.y = batch.x, batch.y
-        self.perturbed = perturbed
+        self.batch = perturbed.batch if perturbed is not None else batch
+        self.x, self.y = self.batch.x, self.batch.y
+        self.perturbed, self.position = perturbed, position
         self._adversarial, self._standard, self._forward = adversarial, standard, forward
 
     @cached_property
@@ -57,7 +80,7 @@ class Step:
         """M' on x'."""
         if self.perturbed is None:
             raise RuntimeError("this method makes no adversarial images, but a loss asks for them")
-        return self._forward(self._adversarial, self.perturbed, "adversarial")
+        return self._forward(self._adversarial, self.perturbed.images, "adversarial")
 
     @cached_property
     def standard(self) -> Output:

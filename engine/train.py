@@ -30,7 +30,7 @@ from engine.networks import Forward, Networks, build_optimizer, learning_rate
 from engine.randomness import derive, generator
 from engine.recipe import Recipe
 from engine.regularizers.topology import TopologyTerm
-from engine.step import Batch, Step
+from engine.step import Batch, Position, Step
 
 
 class Diverged(Exception):
@@ -65,6 +65,7 @@ class Trainer:
         self.recipe, self.method, self.splits, self.networks = recipe, method, splits, networks
         self.machine, self.life, self.log = machine, life, log
         self.recipe_hash = recipe_hash
+        self.batches = 0  # steps an epoch
         self.attack = training_attack(recipe.attack, method)
         self.forward = Forward(machine, recipe.run.seed)
         self.term: TopologyTerm | None = None
@@ -134,11 +135,12 @@ class Trainer:
             self.splits.train, self.recipe.optim.batch_size, crop=data.crop, padding=data.padding, flip=data.flip,
             seed=seed, device=self.machine.device,
         )  # fmt: skip
+        self.batches = len(batches)
         if self.progress.epoch == 1 and self.progress.batch == 0:
             self.log.write("stage", stage=stage)
         while self.progress.epoch <= self.recipe.schedule.epochs:
             self._epoch(batches, take_step)
-            self._end_epoch(len(batches))
+            self._end_epoch()
 
     def _epoch(self, batches: Batches, take_step: Callable[[Batch], dict[str, Tensor]]) -> None:
         at = self.progress
@@ -188,7 +190,7 @@ class Trainer:
         if bad:
             raise Diverged(f"{bad} became {metrics[bad]} at step {at.step} (epoch {at.epoch})")
 
-    def _end_epoch(self, batches: int) -> None:
+    def _end_epoch(self) -> None:
         at, recipe = self.progress, self.recipe
         means = {name: total / max(at.examples, 1) for name, total in at.sums.items()}
         speed = round(at.examples / max(at.seconds, 1e-9), 1)
@@ -236,12 +238,25 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
         at, networks = self.progress, self.networks
+        position = Position(at.epoch, self.recipe.schedule.epochs, at.batch, self.batches)
         perturbed = None
         if self.attack is not None:
             start = generator(self.machine.device, self.recipe.run.seed, "attack", at.epoch, at.batch)
             with self.forward.precision():
-                perturbed = self.method.perturb(networks.adversarial, batch, self.attack, start)
-        step = Step(networks.adversarial, networks.standard, batch, perturbed, self.forward)
+                perturbed = self.method.perturb(networks.adversarial, batch, self.attack, position, start)
+
+        def on(network: nn.Module) -> Step:
+            return Step(network, networks.standard, batch, perturbed, self.forward, position)
+
+        def robust_loss(network: nn.Module) -> Tensor:
+            return torch.stack(list(self.method.losses(on(network)).values())).sum()
+
+        with self.method.displaced(networks.adversarial, robust_loss, position):
+            return self._update(on(networks.adversarial))
+
+    def _update(self, step: Step) -> dict[str, Tensor]:
+        """Forwards, losses, gradient and update; returns the metrics of the step."""
+        networks = self.networks
         for name in dict.fromkeys((*self.method.forwards, *(self.term.forwards if self.term else ()))):
             getattr(step, name)
 
@@ -251,11 +266,11 @@ class Trainer:
         total = robust
         if self.term is not None:
             l_tp = self.term.loss(step)
-            topology = self.term.weight(at.epoch) * l_tp
+            topology = self.term.weight(step.position.epoch) * l_tp
             total = total + topology
             metrics |= {"loss": total, "loss_topology": topology, "l_tp": l_tp}
         if networks.standard is not None and not networks.frozen:
-            standard = cross_entropy(step.standard.logits, batch.y)
+            standard = cross_entropy(step.standard.logits, step.y)
             total = total + standard
             metrics["loss_standard"] = standard
 

@@ -13,7 +13,7 @@ from engine.methods.lbgat import Lbgat
 from engine.methods.standard import Standard
 from engine.methods.trades import Trades
 from engine.options import catalog, load_class
-from engine.step import Batch, Step
+from engine.step import Batch, Perturbed, Position, Step
 
 METHODS = [
     (At(), lambda m, s, x, p, y: oracle.at(m, x, p, y)),
@@ -29,6 +29,8 @@ METHODS = [
 ]
 FORWARDS = {"At": ["x'"], "Trades": ["x", "x'"], "Lbgat": ["x'", "x"], "Standard": ["x"]}
 
+HERE = Position(epoch=1, epochs=2, batch=0, batches=3)
+
 
 def made(method, seed=0):
     """A step of `method`: networks in train mode, real adversarial images, forwards in the method's order."""
@@ -37,10 +39,10 @@ def made(method, seed=0):
     batch = Batch(x, torch.tensor([0, 1, 2, 3, 1]), torch.arange(5))
     adversarial, standard = TorchNetwork(1).train(), TorchNetwork(2, hidden=3).train()
     attack = training_attack(recipe.Attack(eps=0.2, step_size=0.05, steps=3), method)
-    perturbed = None if attack is None else method.perturb(adversarial, batch, attack, generator)
+    perturbed = None if attack is None else method.perturb(adversarial, batch, attack, HERE, generator)
     adversarial.calls.clear()
     before = (weights(adversarial), weights(standard))
-    step = Step(adversarial, standard, batch, perturbed, lambda network, images, purpose: network(images))
+    step = Step(adversarial, standard, batch, perturbed, lambda network, images, purpose: network(images), HERE)
     for name in method.forwards:
         getattr(step, name)
     return step, adversarial, standard, before
@@ -51,7 +53,7 @@ def test_losses_and_parameter_gradients_are_those_of_the_formula(method, formula
     step, adversarial, standard, (w, v) = made(method)
     total = torch.stack(list(method.losses(step).values())).sum()
     total.backward()
-    x, perturbed, y = step.x.numpy(), step.perturbed.numpy(), step.y.tolist()
+    x, perturbed, y = step.x.numpy(), step.perturbed.images.numpy(), step.y.tolist()
     assert total.item() == pytest.approx(formula(w, v, x, perturbed, y), abs=1e-9)
     for name, parameter in adversarial.named_parameters():
         slope = gradient(lambda a, n=name: formula({**w, n: a}, v, x, perturbed, y), w[name])
@@ -104,8 +106,10 @@ def test_extreme_logits_give_finite_losses_and_gradients(method):
     with torch.no_grad():
         adversarial.last.weight *= 1e4
         adversarial.last.bias.copy_(torch.tensor([500.0, -500.0, 0.0, 2000.0]))
-    step = Step(adversarial.float(), TorchNetwork(2).float(), Batch(step.x.float(), step.y, step.batch.index),
-                step.perturbed.float(), lambda network, images, purpose: network(images))  # fmt: skip
+    batch = Batch(step.x.float(), step.y, step.batch.index)
+    perturbed = Perturbed(batch, step.perturbed.images.float(), step.perturbed.steps_correct)
+    networks = adversarial.float(), TorchNetwork(2).float()
+    step = Step(*networks, batch, perturbed, lambda network, images, purpose: network(images), HERE)
     assert (step.natural.logits.softmax(1) == 0).any()
     adversarial.zero_grad()
     total = torch.stack(list(method.losses(step).values())).sum()

@@ -12,7 +12,7 @@ from oracles.network import gradient
 from engine import recipe
 from engine.models.output import Output
 from engine.regularizers.topology import FeatureBank, Reading, TopologyTerm, neighbor_graph, ramp, topology_loss
-from engine.step import Batch, Step
+from engine.step import Batch, Perturbed, Position, Step
 
 # A worked example of four samples in three and four dimensions, TRAIN eq. 9-16, with its intermediate results.
 H = torch.tensor([[1, 2, 0], [0, 1, 1], [2, 0, 1], [1, 1, 3]], dtype=torch.float64)
@@ -213,7 +213,14 @@ def step(standard, adversarial=None, natural=None, index=None):
     )
     known = {"standard": standard, "adversarial": adversarial, "natural": natural}
     network = torch.nn.Identity()
-    return Step(network, network, batch, batch.x, lambda _, images, purpose: Output(known[purpose], images))
+    return Step(
+        network,
+        network,
+        batch,
+        Perturbed(batch, batch.x, torch.zeros_like(batch.y)),
+        lambda _, images, purpose: Output(known[purpose], images),
+        Position(1, 2, 0, 3),
+    )
 
 
 def term(size=20, **section):

@@ -8,15 +8,19 @@ literal constants below may be overridden.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from engine.step import Perturbed
+
 if TYPE_CHECKING:
     from engine.attacks.pgd import PGD
-    from engine.step import Batch, Step
+    from engine.step import Batch, Position, Step
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,19 @@ class Method(ABC):
         """(loss, start) of the training attack where the recipe says "auto"; override it if options decide."""
         return self.attack_loss, self.attack_start
 
-    def perturb(self, network: nn.Module, batch: Batch, attack: PGD, generator: torch.Generator) -> Tensor:
-        """X' for `batch`: by default the projected-gradient attack as the recipe sets it."""
-        return attack(network, batch.x, batch.y, generator).images
+    def perturb(
+        self, network: nn.Module, batch: Batch, attack: PGD, position: Position, generator: torch.Generator
+    ) -> Perturbed:
+        """x' for `batch`: by default the projected-gradient attack as the recipe sets it."""
+        images, correct, _ = attack(network, batch.x, batch.y, generator)
+        return Perturbed(batch, images, correct)
+
+    def displaced(
+        self, network: nn.Module, robust_loss: Callable[[nn.Module], Tensor], position: Position
+    ) -> AbstractContextManager[None]:
+        """Context in which the step's losses, their gradient and the update are taken; by default M' as it is.
+
+        A method that moves the weights meanwhile puts them back. `robust_loss(network)` is L_robust of this step for
+        a stand-in of M', computed anew.
+        """
+        return nullcontext()
