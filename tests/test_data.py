@@ -38,7 +38,13 @@ from engine.data.load import load, subset
 from engine.data.stratify import spread
 from engine.recipe import check
 
-DEBIAN = fashion_mnist.DEBIAN
+DEBIAN = Path(fashion_mnist.FashionMnist.found_at[1])
+
+
+def packaged_in(monkeypatch, folder):
+    monkeypatch.setattr(fashion_mnist.FashionMnist, "found_at", ("FashionMNIST/raw", str(folder)))
+
+
 NOWHERE = "http://127.0.0.1:9"  # a port where nobody listens
 
 
@@ -47,7 +53,7 @@ def only_what_the_test_wrote(tmp_path, monkeypatch):
     """No proxy, no data of this machine, and no waiting."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("TRAINCTL_DATA", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "no-such-folder")
+    packaged_in(monkeypatch, tmp_path / "no-such-folder")
     monkeypatch.setattr(_obtain, "TIMEOUT", 5.0)
 
 
@@ -349,13 +355,13 @@ def test_fashion_mnist(tmp_path, packed):
 
 def test_fashion_mnist_of_the_debian_package(tmp_path, monkeypatch):
     written = write_fashion_mnist(tmp_path / "elsewhere")
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", written.folder)
+    packaged_in(monkeypatch, written.folder)
     assert same(read("fashion-mnist").train, written.train_images, written.train_labels)
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_the_whole_fashion_mnist(monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", DEBIAN)
+    packaged_in(monkeypatch, DEBIAN)
     splits = read("fashion-mnist", select="validation", verify=True)
     assert splits.train.images.shape == (54_000, 1, 28, 28) and len(splits.test) == 10_000
     assert splits.validation is not None

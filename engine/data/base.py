@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -56,7 +57,10 @@ class Source:
 
 @dataclass(frozen=True)
 class DataSource(ABC):
-    """Base of all data sets."""
+    """Base of all data sets. Constants that the command line reads must be literals with an annotation."""
+
+    found_at: ClassVar[tuple[str, ...]] = ()
+    """Where its files may lie, under `Source.root` or absolute; none of a data set that needs no file of its own."""
 
     @abstractmethod
     def load(self, source: Source) -> Splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from engine.data._cifar import Archive, read
 from engine.data.base import DataSource, Source, Splits
@@ -20,6 +21,8 @@ ARCHIVE = Archive(
 @dataclass(frozen=True)
 class Cifar10(DataSource):
     """50 000 + 10 000 colour images, 32x32, 10 classes; cifar-10-batches-py/ or its .tar.gz under data.root."""
+
+    found_at: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
 
     def load(self, source: Source) -> Splits:
         """Read, unpack or download the archive for Python."""

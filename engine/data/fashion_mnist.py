@@ -7,7 +7,7 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from engine.data._obtain import Remote, download, locked
 from engine.data.base import DataError, DataSource, Source, Split, Splits
 
 OWNER = "Zalando Research"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the files."""
-
 CONTENT_MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -32,6 +29,9 @@ CONTENT_MD5 = {
 class FashionMnist(DataSource):
     """60 000 + 10 000 grey images, 28x28, 10 classes; FashionMNIST/raw/ under data.root, or Debian's package."""
 
+    # torchvision's layout, and where Debian's package dataset-fashion-mnist puts the files.
+    found_at: ClassVar[tuple[str, ...]] = ("FashionMNIST/raw", "/usr/share/datasets/fashion-mnist")
+
     def load(self, source: Source) -> Splits:
         """Read the four IDX files from `data.root`, else from Debian's package, else download them."""
         folder = _folder(source)
@@ -39,8 +39,8 @@ class FashionMnist(DataSource):
 
 
 def _folder(source: Source) -> Path:
-    own = source.root / "FashionMNIST" / "raw"
-    for folder in (own, DEBIAN):
+    own, *others = (source.root / place for place in FashionMnist.found_at)
+    for folder in (own, *others):
         if all(_find(folder, name) for name in CONTENT_MD5):
             return folder
     from torchvision import datasets

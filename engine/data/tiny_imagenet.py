@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ Listing = list[tuple[Path, int]]
 @dataclass(frozen=True)
 class TinyImagenet(DataSource):
     """100 000 + 10 000 colour images, 64x64 resized, 200 classes; tiny-imagenet-200/ or its .zip under data.root."""
+
+    found_at: ClassVar[tuple[str, ...]] = ("tiny-imagenet-200", "tiny-imagenet-200.zip")
 
     image_size: int = option(32, ge=8, le=64, help="images are resized to this many pixels a side")
 

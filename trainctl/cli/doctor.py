@@ -21,13 +21,6 @@ OK, WARNING, MISSING = "ok", "warning", "missing"
 LOW_DISK = 2 << 30  # bytes
 SQLITE_FIXED = (3, 51, 3)
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "glusterfs", "afs", "9p")
-# Where each data set's own archive puts it under the data folder; a plug-in's data set is its own business.
-LAYOUTS = {
-    "cifar10": ("cifar-10-batches-py",),
-    "cifar100": ("cifar-100-python",),
-    "fashion-mnist": ("FashionMNIST/raw", "/usr/share/dataset-fashion-mnist"),
-    "tiny-imagenet": ("tiny-imagenet-200",),
-}
 
 
 @dataclass(frozen=True)
@@ -157,15 +150,17 @@ def _gpus(home: Home) -> Iterator[Finding]:
 def _data(home: Home) -> Iterator[Finding]:
     import platformdirs
 
+    from engine import options
+
     root = Path(os.environ.get("TRAINCTL_DATA") or platformdirs.user_cache_dir("trainctl")).expanduser().absolute()
-    yield Finding("data: digits", OK, "comes with scikit-learn")
-    for name, places in LAYOUTS.items():
-        found = [root / place for place in places if (root / place).is_dir()]
-        if found:
-            yield Finding(f"data: {name}", OK, str(found[0]))
+    for name, entry in options.catalog("DataSource").items():
+        places = [root / place for place in entry.constants.get("found_at", ())]
+        found = [place for place in places if place.exists()]
+        if found or not places:
+            yield Finding(f"data: {name}", OK, str(found[0]) if found else entry.summary)
         else:
             hint = "it is downloaded when a run needs it, or put it there; TRAINCTL_DATA names another folder"
-            yield Finding(f"data: {name}", WARNING, f"not at {root / places[0]}", hint)
+            yield Finding(f"data: {name}", WARNING, f"not at {places[0]}", hint)
 
 
 def _runs(home: Home) -> Iterator[Finding]:

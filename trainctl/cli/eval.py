@@ -98,7 +98,7 @@ def _evaluate(run: RunDir, name: str, attacks: list[str], checkpoint: Which, as_
     tail.read()  # what is known already
     arguments = ["--evaluate", ",".join(attacks), "--checkpoint", checkpoint.value]
     threads = _settings(run).get("run", {}).get("threads") or 0
-    with processes.claim(run) as log:
+    with processes.claim(run, patience=3.0) as log:  # one that was just stopped is about to let go
         printed = run.log.stat().st_size
         note(f"{name}: evaluating {checkpoint.value} with {', '.join(attacks) or 'no attack'}")
         child = processes.spawn(run, log, arguments=arguments, environment=processes.thread_limits(threads))

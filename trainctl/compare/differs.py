@@ -72,7 +72,7 @@ def _of(member: Member, ignored: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
     if isinstance(packages, dict):
         yield from packages.items()
     if isinstance(git, dict):
-        yield "git commit", git.get("commit")
+        yield "git commit", str(git.get("commit"))[:12]
         patch = git.get("patch")
         yield "uncommitted changes", hashlib.sha256(str(patch).encode()).hexdigest()[:8] if patch else "none"
     if member.rule:
