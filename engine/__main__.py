@@ -28,12 +28,17 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     from engine import worker
+    from engine.lifecycle import AlreadyRunning
 
     folder = arguments.folder.absolute()
-    if arguments.evaluate is None:
-        return worker.train(folder)
-    which = ["best", "last"] if arguments.checkpoint == "both" else [arguments.checkpoint]
-    return worker.evaluate(folder, [part for part in arguments.evaluate.split(",") if part], which)
+    try:
+        if arguments.evaluate is None:
+            return worker.train(folder)
+        which = ["best", "last"] if arguments.checkpoint == "both" else [arguments.checkpoint]
+        return worker.evaluate(folder, [part for part in arguments.evaluate.split(",") if part], which)
+    except AlreadyRunning as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -4,15 +4,15 @@ One JSON object a line, one write() a line, so that readers never see half a lin
 Every line has `t` (unix seconds) and `event`. All accuracies are in percent.
 
     start       the run begins: method, data set, device, threads, precision, epochs, steps_per_epoch, parameters
-    stage       what it does now: data, pretrain, train, evaluate
+    stage       what it does now: pretrain, train, evaluate
     step        step, epoch, lr, loss, loss_robust, loss_<part>…, loss_topology, loss_standard, images_per_second
     epoch       the same as means over the epoch, train_natural, train_adversarial, seconds,
                 and what `best` is chosen by: validation_natural, validation_pgd10 (or test_… if chosen on the test set)
-    checkpoint  checkpoint (best or last), epoch, step, rule, file
+    checkpoint  checkpoint (best or last), epoch, step, rule, file, and of best the value that chose it
     eval        metric, value, n, split, checkpoint, epoch, rule, seconds, and the threat model:
                 attack, norm, eps, step_size, steps, start, implementation, version, seed
     warning     message
-    end         status, reason
+    end         status, reason, hint
 
 `loss` is what M' minimises, so loss = loss_robust + loss_topology, and loss_robust is the sum of the method's
 own parts. loss_topology is lambda(t) times L_TP; the bare L_TP is l_tp. loss_standard is M's cross-entropy.

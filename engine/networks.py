@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from engine.checkpoint import pick, put, restore
 from engine.data.base import Splits
-from engine.losses import wide
 from engine.machine import Machine
 from engine.methods.base import Method
 from engine.models.build import build
@@ -44,6 +43,15 @@ class Networks:
             named |= {p: f"standard.{n}" for n, p in self.standard.named_parameters()}
         return named
 
+    def eager(self) -> None:
+        """Undo `compile_networks`: evaluation computes as it would without."""
+        for network in self.present():
+            network._compiled_call_impl = None
+
+    def present(self) -> list[nn.Module]:
+        """M' and, if there is one, M."""
+        return [self.adversarial] if self.standard is None else [self.adversarial, self.standard]
+
     def mode(self, training: bool) -> None:
         """Train or eval mode; a frozen M always stays in eval mode."""
         self.adversarial.train(training)
@@ -74,16 +82,14 @@ def compile_networks(networks: Networks, image_size: tuple[int, ...], device: to
     `image_size` is (C, H, W). The first forward tells whether there is a working compiler at all; a later graph that
     cannot be compiled falls back to eager by itself.
     """
-    present = [network for network in (networks.adversarial, networks.standard) if network is not None]
     try:
-        for network in present:
+        for network in networks.present():
             network.compile()
             network.eval()
             with torch.no_grad():
                 network(torch.zeros(2, *image_size, device=device))
     except Exception as error:  # compilers fail in many ways, and none of them is worth a run
-        for network in present:
-            network._compiled_call_impl = None
+        networks.eager()
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
     torch._dynamo.config.suppress_errors = True
     return ""
@@ -111,7 +117,7 @@ def learning_rate(optim: Optim, schedule: Schedule, epoch: int) -> float:
 
 
 class Forward:
-    """Runs a network in the run's precision; features and logits come back in float32 (or wider).
+    """Runs a network in the run's precision; its features and logits are float32 (or wider) in any case.
 
     Dropout draws from torch's global generator, so it is seeded per step and purpose: otherwise M's forwards
     would shift M' dropout masks and a pair would differ in more than the regulariser.
@@ -125,8 +131,8 @@ class Forward:
         """Output of `network` on images [B, C, H, W]."""
         torch.manual_seed(derive(self._seed, "dropout", purpose, *self.position))
         with self.precision():
-            output = network(images)
-        return Output(wide(output.features), wide(output.logits))
+            output: Output = network(images)
+        return output
 
     def precision(self) -> torch.autocast:
         """Context in which networks run: bfloat16 where the run uses it, else as the tensors are."""

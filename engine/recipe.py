@@ -205,7 +205,7 @@ class Run(Section):
     """[run] how it is carried out."""
 
     seed: Count = Field(1, description="initial weights, order, augmentation, attack starts")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs that have it")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: off")
     deterministic: bool = Field(False, description="only deterministic kernels; matters on a GPU")
@@ -363,8 +363,25 @@ def _impossible(recipe: Recipe, broken: set[str]) -> list[Problem]:
         "data.validation", "0.0 leaves nothing to choose `best` on",
         'hold out a share, or set eval.select = "test"', "eval",
     )  # fmt: skip
+    refuse(
+        recipe.optim.nesterov and recipe.optim.momentum == 0.0,
+        "optim.nesterov", "Nesterov momentum needs optim.momentum above 0", "set optim.momentum = 0.9",
+    )  # fmt: skip
+    refuse(
+        bool(recipe.standard.weights) and recipe.topology.enabled and recipe.topology.variant != "star",
+        "standard.weights", "only topology.variant = \"star\" starts from a trained M; elsewhere M learns beside M'",
+        'set topology.variant = "star", or leave standard.weights out', "topology",
+    )  # fmt: skip
     for name in ("model", "standard"):
         part: Model = getattr(recipe, name)
+        refuse(
+            part.arch == "mobilenetv3-large" and part.width > 0,
+            f"{name}.width", "the widths of mobilenetv3-large are fixed", f"leave {name}.width at 0",
+        )  # fmt: skip
+        refuse(
+            any(value <= 0 for value in part.std), f"{name}.std", f"{part.std}: expected numbers above 0",
+            "one of each per channel",
+        )  # fmt: skip
         refuse(
             len(part.mean) != len(part.std), f"{name}.std",
             f"{len(part.std)} values, but {name}.mean has {len(part.mean)}", "one of each per channel, or none",

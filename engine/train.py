@@ -175,8 +175,15 @@ class Trainer:
 
     def _stop_here(self) -> None:
         """Write the position down and go; a resumed run takes the next batch, or, behind the last, ends the epoch."""
+        self._refuse_nonsense()
         self._save("last")
         raise Interrupted
+
+    def _refuse_nonsense(self) -> None:
+        """Before a checkpoint is written: on a GPU a loss is looked at only where it is logged."""
+        bad = next((name for name, total in self.progress.sums.items() if not math.isfinite(total)), None)
+        if bad:
+            raise Diverged(f"{bad} became no number in epoch {self.progress.epoch}")
 
     def _look(self, metrics: dict[str, float], rate: float, seconds: float) -> None:
         """Log the step if it is due; stop at once when the loss is no longer a number."""
@@ -192,6 +199,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         at, recipe = self.progress, self.recipe
+        self._refuse_nonsense()
         means = {name: total / max(at.examples, 1) for name, total in at.sums.items()}
         speed = round(at.examples / max(at.seconds, 1e-9), 1)
         chosen = self._choose() if at.stage == "train" else {}

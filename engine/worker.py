@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,9 +17,10 @@ from engine import checkpoint, machine, narrate, options
 from engine.checkpoint import CheckpointError
 from engine.data.base import DataError, Splits
 from engine.data.load import load as load_data
+from engine.evaluate.protocols import threat
 from engine.evaluate.run import Stopped, evaluate_checkpoint
 from engine.events import EventLog
-from engine.lifecycle import AlreadyRunning, Lifecycle
+from engine.lifecycle import STOP_SIGNALS, Lifecycle
 from engine.machine import Machine, MachineLacks
 from engine.methods.base import Method
 from engine.networks import Networks, build_networks, compile_networks
@@ -30,70 +34,71 @@ DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
 def train(folder: Path) -> int:
     """Carry out the run in `folder`, from its last checkpoint if it has one. Returns the exit code."""
     rundir = RunDir(folder)
-    try:
-        with Lifecycle(rundir) as life:
-            if rundir.json("exit.json").get("status") == "done":
-                print(f"{folder}: this run is done")
-                return DONE
-            rundir.archive_exit()
-            return _guarded(life, rundir)
-    except AlreadyRunning as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
+    with Lifecycle(rundir) as life:
+        if rundir.json("exit.json").get("status") == "done":
+            print(f"{folder}: this run is done")
+            return DONE
+        rundir.archive_exit()
+        try:
+            _run(life, rundir)
+        except BaseException as error:
+            ending = _ending(error, life)
+            return life.end(ending.status, ending.code, ending.reason, ending.hint)
+        return life.end("done", DONE, peak_memory_mb=_peak_memory())
 
 
 def evaluate(folder: Path, attacks: Sequence[str], which: Sequence[str]) -> int:
     """Evaluate checkpoints of a run again, with `attacks` instead of the recipe's; the run's status stays as it is."""
     rundir = RunDir(folder)
-    try:
-        with Lifecycle(rundir, record=False) as life:
-            recipe = _read_recipe(rundir)
-            table = recipe.model_dump()
+    with Lifecycle(rundir, record=False) as life:
+        try:
+            table = _read_recipe(rundir).model_dump()
             table["eval"]["attacks"] = list(attacks)
             recipe = check(table)
             setup = machine.prepare(recipe.run)
             splits, networks = _load(recipe, setup)
             log = EventLog(rundir.events, narrate.say)
             _evaluate(recipe, splits, networks, setup, life, log, which)
-            return DONE
-    except (AlreadyRunning, CheckpointError, InvalidRecipe, MachineLacks, DataError) as error:
-        print(f"error: {error}\n{getattr(error, 'hint', '')}".strip(), file=sys.stderr)
-        return LACKS if isinstance(error, MachineLacks | DataError) else USAGE
-    except Stopped:
-        return 130
+        except BaseException as error:
+            ending = _ending(error, life)
+            print(f"error: {ending.reason}\n{ending.hint}".strip(), file=sys.stderr)
+            return USAGE if isinstance(error, CheckpointError | InvalidRecipe) else ending.code
+        return DONE
 
 
-def _guarded(life: Lifecycle, rundir: RunDir) -> int:
-    """Run, and turn whatever happens into exit.json."""
-    try:
-        _run(life, rundir)
-    except (Interrupted, Stopped):
-        number = int(life.stop_signal or 15)
-        status = "preempted" if number == 10 else "killed"
-        return life.end(
-            status, 128 + number, f"stopped by {life.stop_signal and life.stop_signal.name}", "resume goes on"
-        )
-    except Diverged as error:
-        hint = "lower optim.lr or attack.eps, or look at the last step events; checkpoints/last is from before"
-        return life.end("diverged", FAILED, str(error), hint)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return life.end("oom", FAILED, _first_line(error), OOM_HINT)
-    except (MachineLacks, DataError) as error:
-        return life.end("failed", LACKS, str(error), error.hint)
-    except (CheckpointError, InvalidRecipe, ValueError) as error:
-        traceback.print_exc()
-        return life.end("failed", FAILED, str(error))
-    except BaseException as error:
-        traceback.print_exc()
-        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
-            return life.end("oom", FAILED, _first_line(error), OOM_HINT)
-        return life.end(
-            "failed", FAILED, f"{type(error).__name__}: {_first_line(error)}", "the traceback is in stdout.log"
-        )
-    return life.end("done", DONE, peak_memory_mb=_peak_memory())
+@dataclass(frozen=True)
+class Ending:
+    """How a process ended: the status of its run, its exit code, and what to tell people."""
+
+    status: str
+    code: int
+    reason: str = ""
+    hint: str = ""
 
 
 OOM_HINT = "lower optim.batch_size or eval.batch_size, or choose a smaller model.arch"
+
+
+def _ending(error: BaseException, life: Lifecycle) -> Ending:
+    """What `error` means. A traceback is printed for what nobody foresaw, and for nothing else."""
+    if isinstance(error, Interrupted | Stopped):
+        number = life.stop_signal or signal.SIGTERM
+        hint = "`trainctl resume` goes on from the checkpoint"
+        return Ending(STOP_SIGNALS[number], 128 + number, f"stopped by {number.name}", hint)
+    if isinstance(error, Diverged):
+        hint = "lower optim.lr or attack.eps, or look at the last step events; checkpoints/last is from before"
+        return Ending("diverged", FAILED, str(error), hint)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return Ending("oom", FAILED, _first_line(error), OOM_HINT)
+    if isinstance(error, MachineLacks | DataError):
+        return Ending("failed", LACKS, str(error), error.hint)
+    if isinstance(error, CheckpointError | InvalidRecipe):
+        return Ending("failed", FAILED, str(error))
+    traceback.print_exception(error)
+    hint = "the traceback is in stdout.log"
+    if isinstance(error, ValueError):  # settings that do not fit the images or the network, refused by name
+        return Ending("failed", FAILED, str(error), hint)
+    return Ending("failed", FAILED, f"{type(error).__name__}: {_first_line(error)}", hint)
 
 
 def _run(life: Lifecycle, rundir: RunDir) -> None:
@@ -123,6 +128,7 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         if trouble:
             log.write("warning", message=f"run.compile = on, but torch.compile failed, so without it: {trouble}")
     trainer.run()
+    networks.eager()
     _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
 
 
@@ -162,6 +168,7 @@ def _say_start(
         device=str(setup.device), threads=setup.threads, compiled=compiled,
         precision="bfloat16" if setup.bfloat16 else "float32", epochs=recipe.schedule.epochs,
         steps_per_epoch=-(-len(splits.train) // batch), train=len(splits.train), test=len(splits.test),
+        selection={**asdict(threat(recipe.eval, recipe.eval.best_by, splits.classes)), "split": recipe.eval.select},
         parameters=parameters(networks.adversarial),
         standard_parameters=parameters(networks.standard) if networks.standard is not None else 0,
     )  # fmt: skip
@@ -188,12 +195,24 @@ def _evaluate(
         tensors, state = checkpoint.load(path)
         networks.restore(tensors, path)
         networks.mode(training=False)
-        epoch = state["progress"]["epoch"] - 1
+        epoch, rule = _written_at(state, recipe, path)
         evaluate_checkpoint(
             recipe=recipe, splits=splits, network=networks.adversarial, standard=networks.standard,
-            checkpoint={"name": name, "epoch": epoch, "rule": state["rule"]},
+            checkpoint={"name": name, "epoch": epoch, "rule": rule},
             rundir=life.rundir, device=setup.device, emit=log.write, should_stop=life.should_stop,
         )  # fmt: skip
+
+
+def _written_at(state: dict[str, Any], recipe: Recipe, path: Path) -> tuple[int, str]:
+    """The epoch of a checkpoint and the rule by which it is what it is; a stopped run's `last` says so."""
+    progress = state["progress"]
+    if progress["stage"] == "pretrain":
+        raise CheckpointError(f"{path}: the run was stopped while it trained M, before M' learnt anything")
+    if progress["batch"]:
+        return progress["epoch"], f"stopped in epoch {progress['epoch']}"
+    epoch = progress["epoch"] - 1
+    early = path.stem == "last" and epoch < recipe.schedule.epochs
+    return epoch, f"stopped after epoch {epoch}" if early else state["rule"]
 
 
 def _first_line(error: BaseException) -> str:

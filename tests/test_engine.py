@@ -273,3 +273,23 @@ def test_a_stranger_with_the_same_pid_is_not_this_run(make_folder: Make) -> None
     rundir = make_folder()
     rundir.write_json("heartbeat.json", {"pid": os.getpid(), "start_time": 1.0, "host": os.uname().nodename, "t": 0})
     assert rundir.status() == "lost"
+
+
+def test_a_stopped_run_evaluates_its_last_checkpoint_as_what_it_is(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=500, eval__attacks=[])
+    process = subprocess.Popen([sys.executable, "-m", "engine", str(rundir.path)], cwd=ROOT)
+    wait_for(lambda: rundir.checkpoint("last").exists())
+    process.terminate()
+    process.wait(20)
+    assert run_engine(rundir, "--evaluate", "", "--checkpoint", "last").returncode == 0
+    rules = {e["rule"] for e in read_events(rundir) if e["event"] == "eval"}
+    assert len(rules) == 1
+    assert rules.pop().startswith("stopped ")
+
+
+def test_the_selection_names_its_threat_model(make_folder: Make) -> None:
+    rundir = make_folder(schedule__epochs=1, eval__attacks=[], eval__topology=False)
+    run_engine(rundir)
+    selection = read_events(rundir)[0]["selection"]
+    assert (selection["eps"], selection["step_size"], selection["steps"]) == (0.2, 0.02, 10)
+    assert selection["split"] == "validation"

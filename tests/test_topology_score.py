@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.evaluate.topology_score import knn_accuracy, knn_predict
+from engine.evaluate.topology_score import knn_predict
 
 
 def by_hand(support, labels, queries, k, distance):
@@ -71,12 +71,6 @@ def test_a_zero_feature_has_a_distance_too():
         torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1]), torch.tensor([[1.0, 1.0]]), 1
     )
     assert predictions.tolist() == [1]
-
-
-def test_accuracy_is_in_percent():
-    support = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    labels = torch.tensor([0, 1])
-    assert knn_accuracy(support, labels, support.repeat(2, 1), torch.tensor([0, 1, 0, 0]), k=1) == 75.0
 
 
 @pytest.mark.parametrize("k", [0, 3])

@@ -75,8 +75,9 @@ def _batch(file: Path, label_key: str) -> tuple[np.ndarray[Any, Any], np.ndarray
     try:
         with open(file, "rb") as stream:
             content = _ArrayUnpickler(stream, encoding="latin1").load()  # written by Python 2
+        content = {k.decode() if isinstance(k, bytes) else k: value for k, value in dict(content).items()}
         images, labels = content["data"], np.asarray(content[label_key], dtype=np.int64)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file}: not a CIFAR batch: expected a dict with 'data' and '{label_key}' ({error})", hint
         ) from None

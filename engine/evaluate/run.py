@@ -121,6 +121,7 @@ class _Evaluation:
         elif metric == "l_tp" and self.standard is not None:
             found["standard_digest"] = report.digest(self.standard.state_dict().values())
             found["l_tp_batch_size"] = L_TP_BATCH
+            found["reading"] = "default"  # whatever the run trained with, so that runs can be compared
         elif not is_accuracy:
             found |= {"k": self.k, "distance": section.topology_distance, "support": 2 * len(self.support_indices)}
             found["train_digest"] = self._train_digest

@@ -48,20 +48,6 @@ def knn_predict(
     return torch.cat(parts) if parts else support_labels.new_empty(0)
 
 
-def knn_accuracy(
-    support_features: Tensor,
-    support_labels: Tensor,
-    query_features: Tensor,
-    query_labels: Tensor,
-    k: int,
-    distance: Distance = "cosine",
-    chunk: int = 512,
-) -> float:
-    """Share of queries, in percent, whose label `knn_predict` finds. Shapes and errors as there; labels [Q]."""
-    predictions = knn_predict(support_features, support_labels, query_features, k, distance, chunk)
-    return 100.0 * int((predictions == query_labels).sum()) / len(query_labels)
-
-
 def _vote(distances: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Winning label [B] of neighbours with distances and labels [B, k]."""
     empty = distances.new_zeros(len(distances), classes)

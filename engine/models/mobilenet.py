@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from engine.losses import wide
 from engine.models.output import Output
 
 
@@ -38,5 +40,7 @@ class MobileNetV3Large(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""
-        features = self.hidden(self.pool(self.stages(x)).flatten(1))
-        return Output(features, self.linear(self.dropout(features)))
+        maps = self.stages(x)
+        with torch.autocast(x.device.type, enabled=False):  # as `pooled` does
+            features = self.hidden(self.pool(wide(maps)).flatten(1))
+            return Output(features, self.linear(self.dropout(features)))

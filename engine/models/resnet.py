@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.models.output import Output
+from engine.models.output import Output, pooled
 
 
 class BasicBlock(nn.Module):
@@ -47,5 +47,4 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""
         out = self.stages(F.relu(self.bn1(self.conv1(x))))
-        features = F.adaptive_avg_pool2d(out, 1).flatten(1)
-        return Output(features, self.linear(features))
+        return pooled(out, self.linear)

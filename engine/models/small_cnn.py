@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.models.output import Output
+from engine.models.output import Output, pooled
 
 LARGE = 28  # from this image size on the first convolution has stride 2 as well
 
@@ -34,5 +33,4 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""
-        features = F.adaptive_avg_pool2d(self.stages(x), 1).flatten(1)
-        return Output(features, self.linear(features))
+        return pooled(self.stages(x), self.linear)

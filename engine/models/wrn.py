@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.models.output import Output
+from engine.models.output import Output, pooled
 
 STEM = 16  # channels of the first convolution, whatever W is
 
@@ -61,5 +61,4 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""
         out = F.relu(self.bn(self.blocks(self.conv1(x))))
-        features = F.adaptive_avg_pool2d(out, 1).flatten(1)
-        return Output(features, self.linear(features))
+        return pooled(out, self.linear)
