@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from fake_trainctl import COMMAND, ENGINE, cli, environment, queue, tidy, until
+from folders import THREATS, make_run
 
+from engine import events
 from engine.rundir import RunDir
 from trainctl.cli import doctor
+from trainctl.cli import eval as evaluation
 from trainctl.cli.common import printable
 from trainctl.cli.logs import _beginning
 from trainctl.home import Home
@@ -64,7 +68,9 @@ def test_rm_asks_and_spares_the_busy(home: Home) -> None:
 def test_logs(home: Home) -> None:
     run = made(home)
     done = cli(home, "logs", run.id)
-    assert done.returncode == 0 and done.stdout == f"fake engine on {run.id}, \x1b[31mred\x1b[0m\n"
+    said, last = done.stdout.splitlines()
+    assert done.returncode == 0 and said == f"fake engine on {run.id}, \x1b[31mred\x1b[0m"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d done", last)  # how the engine ends every log
     run.log.write_text("".join(f"{n}\n" for n in range(100_000)))
     assert cli(home, "logs", run.id, "-n", "2").stdout == "99998\n99999\n"
     crashed = made(home, "crash")
@@ -117,7 +123,7 @@ def test_eval(home: Home) -> None:
     run = made(home)
     done = cli(home, "eval", run.id, "--attacks", "pgd20,pgd10", "--checkpoint", "last")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "quick-s1  last  pgd20 50.50  n = 100\nquick-s1  last  pgd10 50.50  n = 100\n"
+    assert done.stdout == "quick-s1  last  pgd20 50.50  100 images\nquick-s1  last  pgd10 50.50  100 images\n"
     lines = cli(home, "eval", run.id, "--attacks", "pgd20", "--json").stdout.splitlines()
     assert [json.loads(line)["checkpoint"] for line in lines] == ["best"]
     assert run.status() == "done"
@@ -128,6 +134,19 @@ def test_eval(home: Home) -> None:
     assert wrong.returncode == 2 and "pgd21" in wrong.stderr and "pgd20" in wrong.stderr
     [fresh] = queue(home, "quick")
     assert "no checkpoint" in cli(home, "eval", fresh.id).stderr
+
+
+def test_eval_says_the_threat_model_as_show_does(home: Home) -> None:
+    metrics = {"natural": 95.0, "pgd20": 53.0, "aa": 40.0}
+    run = make_run(home, "aaaa", metrics=metrics, threats={"aa": {**THREATS["aa"], "n": 100, "warnings": ["zero"]}})
+    shown = re.sub(r"\s+", " ", cli(home, "show", run.id).stdout)
+    log = [event for _, event in events.read(run.events.read_bytes()) if event["event"] == "eval"]
+    lines = [evaluation._line(event) for event in log if event["checkpoint"] == "best"]
+    threat = "linf, ε 0.25, step 0.025, 20 steps, uniform start, 360 of 360 test images, engine.attacks.pgd 1"
+    assert lines[1] == f"best  pgd20 53.00  {threat}"
+    assert lines[2].endswith("100 of 360 test images, pyautoattack 0.2.0 standard, warnings: zero")
+    for line in lines:
+        assert line.split("  ", 2)[2] in shown
 
 
 def test_eval_is_interrupted(home: Home) -> None:

@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 from fake_trainctl import COMMAND, cli, ended, environment, queue, starts, tidy, until
+from folders import PGD, make_run
 
+from trainctl.cli.attend import attend
 from trainctl.home import Home
+
+SUMMARY = ["id", "name", "recipe", "group", "pair", "seed", "status", "reason", "metrics"]
 
 
 @pytest.fixture
@@ -62,6 +66,7 @@ def test_json_lines_end_with_a_summary(home: Home) -> None:
     assert [run["status"] for run in lines[-1]["runs"]] == ["done", "done"]
     assert lines[-1]["runs"][0]["metrics"] == {"natural": 95.0, "pgd20": 53.25}
     assert [run["seed"] for run in lines[-1]["runs"]] == [0, 1]
+    assert [list(run) for run in lines[-1]["runs"]] == [SUMMARY, SUMMARY]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,32 @@ def test_detached_runs_go_on_alone(home: Home) -> None:
     until(ended([run]))
     again = json.loads(cli(home, "run", "digits-trades", "--name", "quick", "-d", "--json").stdout)
     assert again["event"] == "summary" and again["runs"][0]["status"] == "queued"
+    [queued] = again["runs"]
+    assert set(again) == {"event", "t", "runs"} and list(queued) == SUMMARY
+    about = home.run(queued["id"]).json("run.json")
+    for key in ("name", "recipe", "group", "pair", "seed"):
+        assert queued[key] == about[key]
+    assert (queued["reason"], queued["metrics"]) == ("", {})
+
+
+def test_the_last_table_marks_numbers_under_other_threat_models(
+    home: Home, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = {"natural": 95.0, "pgd20": 53.0}
+    runs = [make_run(home, name, metrics=metrics, last={"pgd20": 1.0}) for name in ("aaaa", "bbbb")]
+    runs.append(make_run(home, "cccc", metrics=metrics, threats={"pgd20": {**PGD, "eps": 0.05}}))
+    runs.append(make_run(home, "dddd", status="failed"))
+    monkeypatch.setenv("COLUMNS", "100")
+    assert attend(home, runs) == 1
+    lines = capfd.readouterr().out.splitlines()
+    [marked] = [line for line in lines if "ᵃ" in line and "cccc" in line]
+    assert re.search(r"done +95 +53ᵃ", marked)
+    assert sum("ᵃ" in line for line in lines) == 2 and lines[-1] == "ᵃ eps 0.05 instead of 0.25"
+    assert "pgd20: linf, ε 0.25, step 0.025, 20 steps, uniform start, 360 of 360 images" in " ".join(
+        " ".join(lines).split()
+    )
+    assert attend(home, runs[-1:]) == 1
+    assert "images" not in capfd.readouterr().out  # no number, nothing to explain
 
 
 def test_ctrl_c_stops_and_resume_goes_on(home: Home) -> None:

@@ -16,13 +16,16 @@ import pytest
 from folders import THREATS, make_run
 from rich.console import Console
 
-from trainctl.compare.grid import build, letters
+from trainctl.compare.grid import build, legend
+from trainctl.compare.marks import Marked, letters, mark
 from trainctl.compare.render import FORMATS, render
 from trainctl.compare.render.latex import escape
 from trainctl.compare.render.table import table
 from trainctl.compare.report import compare
 from trainctl.compare.rows import Comparison
 from trainctl.home import Home
+from trainctl.registry import query
+from trainctl.registry.threats import Threat
 
 GOLDEN = Path(__file__).parent / "golden"
 MEASURED = {**THREATS, **dict.fromkeys(("topo_natural", "topo_robust", "l_tp"), THREATS["pgd20"])}
@@ -159,6 +162,42 @@ def test_a_name_cannot_steer_what_is_printed(tmp_path: Path) -> None:
     assert r"\[red\]a\_b\|c$&\\x{}\~^%\#\<\`'\\end{table}" in render(found, "markdown")
     assert r"\end{table}" not in render(found, "latex").split(r"\bottomrule")[0]
     assert escape("50% & a_b") == r"50\% \& a\_b"
+
+
+def test_bold_and_spread_are_explained_where_they_are(comparison: Comparison, tmp_path: Path) -> None:
+    said = "best of the pairs; ± std over seeds (n), in rows Δ the 95 % interval of the paired difference"
+    several, single = build(comparison).sections
+    assert legend(several.rows, "*") == f"* {said}" and legend(single.rows, "bold:") == "bold: best of the pairs"
+    assert screen(comparison, 160).endswith(f"* {said}\n")
+    assert render(comparison, "markdown").endswith(f"\n\nbold: {said}\n")
+    home = Home(tmp_path)
+    for seed in range(2):  # without a pair there is neither a best nor an interval, and without other marks no note
+        make_run(home, f"run{seed}", seed=seed, metrics={"natural": 90.0 + seed})
+    assert render(compare(home), "markdown").endswith("|\n\n± std over seeds (n)\n")
+    note = "\\begin{tablenotes}\\footnotesize\n\\item[] $\\pm$ std over seeds (n)\n\\end{tablenotes}"
+    assert note in render(compare(home), "latex")
+    single_run = compare(home, query.runs(home, ["run0"]))
+    assert "±" not in render(single_run, "markdown") + screen(single_run, 80)
+    assert "tablenotes" not in render(single_run, "latex")
+
+
+def test_numbers_of_a_list_are_marked_where_most_are_measured_otherwise() -> None:
+    usual = {"norm": "linf", "eps": 0.25, "n": 360, "of": 360, "checkpoint": "best", "protocol": "lbgat"}
+    rows: list[tuple[dict[str, float | None], dict[str, Threat]]] = [
+        ({"pgd20": 60.0, "aa": 1.0}, {"pgd20": {**usual, "eps": 0.05}, "aa": {**usual, "n": 100}}),
+        ({"pgd20": 50.0, "aa": None}, {"pgd20": usual}),
+        ({"pgd20": 51.0}, {"pgd20": {**usual, "checkpoint": "last", "protocol": "las"}}),  # the same attack
+        ({"pgd20": 52.0}, {}),
+    ]
+    found = mark({"pgd20": "PGD-20", "aa": "AA"}, rows)
+    assert found.marks == ({"pgd20": "ᵃ"}, {}, {}, {"pgd20": "ᵇ"})
+    assert found.notes == ("ᵃ eps 0.05 instead of 0.25", "ᵇ measured under a threat model that is not known")
+    assert found.caption == "PGD-20: linf, ε 0.25, 360 of 360 images; AA: linf, ε 0.25, 100 of 360 images"
+    alike = mark(
+        {"pgd20": "PGD-20", "cw20": "C&W-20"}, [({"pgd20": 1.0, "cw20": 1.0}, {"pgd20": usual, "cw20": usual})]
+    )
+    assert alike.caption == "PGD-20, C&W-20: linf, ε 0.25, 360 of 360 images"
+    assert mark({}, [({}, {})]) == Marked(({},), (), "")
 
 
 def test_letters() -> None:

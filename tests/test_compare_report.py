@@ -144,7 +144,7 @@ def test_what_differs_besides_the_regulariser(home: Home) -> None:
     patch = hashlib.sha256(b"diff").hexdigest()[:8]
     assert differing(compare(home)) == {
         "optim.lr": (0.1, 0.05), "device": ("Some CPU", "A GPU"), "device_type": ("cpu", "cuda"), "threads": (1, 4),
-        "torch": ("2.14.1", "2.15.0"), "git commit": ("a" * 40, "b" * 40), "uncommitted changes": ("none", patch),
+        "torch": ("2.14.1", "2.15.0"), "git commit": ("a" * 12, "b" * 12), "uncommitted changes": ("none", patch),
     }  # fmt: skip
 
 

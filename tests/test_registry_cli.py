@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folders import append, make_run
+from folders import PGD, THREATS, append, make_run
 
 from trainctl.cli.app import run
 from trainctl.cli.ls import age
@@ -81,15 +81,43 @@ def test_ls_shows_the_newest_first_and_how_many_more(home: Home, sh: Shell) -> N
     lines = out.splitlines()
     assert code == 0 and err == ""
     assert re.match(r"id +name +status +epoch +natural +PGD-20 +age$", lines[0])
-    assert [line.split()[0] for line in lines[2:]] == ["cccc", "bbbb", "aaaa"]
+    assert [line.split()[0] for line in lines[2:5]] == ["cccc", "bbbb", "aaaa"]
     assert re.search(r"aaaa digits-trades-s0 #x +done +3/3 +95.00 +53.00 +\d+d", lines[4])
     assert re.search(r"cccc digits-trades-s1 +running +2/3 +– +– ", lines[2])
     assert all(len(line) <= 80 for line in lines)
     code, out, err = sh("ls", "-n", "2")
-    assert [line.split()[0] for line in out.splitlines()[2:]] == ["cccc", "bbbb"]
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["cccc", "bbbb", "natural:"]
     assert err == "… and 1 more; --all shows all 3\n"
     assert sh("ls", "-n", "2", "method=trades")[2] == "… and 1 more; --all shows all 3\n"
-    assert len(sh("ls", "-n", "1", "--all")[1].splitlines()) == 5
+    assert [line.split()[0] for line in sh("ls", "-n", "1", "--all")[1].splitlines()[2:5]] == ["cccc", "bbbb", "aaaa"]
+
+
+def test_ls_shows_no_number_without_its_threat_model(home: Home, sh: Shell) -> None:
+    three(home)
+    make_run(
+        home, "dddd", created=4000.0, metrics={"natural": 95.0, "pgd20": 80.0, "aa": 40.0},
+        threats={"pgd20": {**PGD, "eps": 0.05}, "aa": {**THREATS["aa"], "n": 100}},
+    )  # fmt: skip
+    lines = sh("ls")[1].splitlines()
+    assert re.search(r"^dddd .* 95\.00 +80\.00ᵃ +40\.00 ", lines[2])
+    assert re.search(r"^aaaa .* 95\.00 +53\.00 +– ", lines[5])
+    assert lines[-1] == "ᵃ eps 0.05 instead of 0.25"
+    assert re.sub(r"\s+", " ", " ".join(lines[6:-1])) == (
+        "natural: 360 of 360 images, engine.evaluate 1; "
+        "PGD-20: linf, ε 0.25, step 0.025, 20 steps, uniform start, 360 of 360 images, engine.attacks.pgd 1; "
+        "AA: linf, ε 0.25, uniform start, 100 of 360 images, pyautoattack 0.2.0 standard"
+    )
+    assert all(len(line) <= 80 for line in lines)
+    found = {one["id"]: one["threats"] for one in json.loads(sh("ls", "--json")[1])}
+    assert found["cccc"] == {} and found["dddd"]["pgd20"]["eps"] == 0.05 and found["dddd"]["aa"]["n"] == 100
+    assert len(sh("ls", "cccc")[1].splitlines()) == 3  # nothing to explain
+
+
+def test_infinity_is_null_in_json(home: Home, sh: Shell) -> None:
+    folder = make_run(home, "aaaa", metrics={"natural": float("inf")})
+    folder.write_json("run.json", {**folder.json("run.json"), "created": float("inf")})
+    for found in (json.loads(sh("ls", "--json")[1])[0], json.loads(sh("show", "aaaa", "--json")[1])):
+        assert (found["created"], found["metrics"]) == (None, {"natural": None})
 
 
 def test_ls_keeps_long_names_whole(home: Home, sh: Shell) -> None:
@@ -111,7 +139,7 @@ def test_ls_sorts(home: Home, sh: Shell) -> None:
     assert order("--sort", "natural") == ["aaaa", "bbbb", "cccc"]
     assert order("--sort=-pgd20") == ["bbbb", "aaaa", "cccc"]  # a run without it comes last either way
     assert order("--sort", "-created") == ["cccc", "bbbb", "aaaa"]
-    assert [line.split()[0] for line in sh("ls", "--sort=-natural", "-n", "1")[1].splitlines()[2:]] == ["bbbb"]
+    assert sh("ls", "--sort=-natural", "-n", "1")[1].splitlines()[2].startswith("bbbb")
     code, out, err = sh("ls", "--sort", "natrual")
     assert (code, out) == (2, "")
     assert "no run has the key 'natrual'" in err
@@ -121,6 +149,12 @@ def test_ls_of_nothing(home: Home, sh: Shell) -> None:
     assert sh("ls") == (0, "", "no runs yet; start one with `trainctl run RECIPE`\n")
     assert sh("ls", "--json") == (0, "[]\n", "")
     assert not home.path.exists()
+    home.path.write_text("")
+    code, out, err = sh("ls")
+    assert (code, out) == (3, "")
+    assert f"{home.path} is not a folder" in err and "hint: set TRAINCTL_HOME or --home" in err
+    assert sh("--home", str(home.path / "inside"), "ls")[0] == 0  # what is not there yet has no runs
+    home.path.unlink()
     make_run(home, "aaaa")
     assert sh("ls", "natural>99") == (0, "", "no run fits\n")
     code, out, err = sh("ls", "zzz")
@@ -226,21 +260,21 @@ def test_compare_of_named_runs(home: Home, sh: Shell) -> None:
     assert sh("compare", "zzz")[0] == 2
 
 
-@pytest.mark.parametrize("command", ["ls", "compare"])
-def test_json_needs_nothing_heavy(home: Home, command: str) -> None:
+@pytest.mark.parametrize(("command", "allowed"), [("ls --json", ""), ("compare --json", ""), ("ls", "rich.table")])
+def test_lists_need_nothing_heavy(home: Home, command: str, allowed: str) -> None:
     three(home)
     home.run("cccc").write_json("exit.json", {"status": "done"})  # psutil is for processes that may live
     ingest.refresh(home)
     code = (
         "import sys; from trainctl.cli.app import run\n"
-        f"try: run([{command!r}, '--json', '--home', {str(home.path)!r}])\n"
+        f"try: run([*{command.split()!r}, '--home', {str(home.path)!r}])\n"
         "except SystemExit as ended: assert not ended.code\n"
         "heavy = ('sqlite_utils', 'numpy', 'textual', 'rich.table', 'torch', 'engine.recipe', 'psutil')\n"
-        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+        f"print([name for name in heavy if name in sys.modules and name != {allowed!r}], file=sys.stderr)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ended.stderr == "[]\n"
-    assert json.loads(ended.stdout)
+    assert ended.stdout if allowed else json.loads(ended.stdout)
 
 
 def test_a_damaged_folder_does_not_break_the_lists(home: Home, sh: Shell) -> None:

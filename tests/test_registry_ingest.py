@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from folders import append, evaluation, make_run, training
+from folders import THREATS, append, evaluation, make_run, training
 
 from engine import events
 from engine.rundir import me, replace
@@ -49,6 +49,16 @@ def test_a_finished_run_is_read_whole(home: Home) -> None:
         "pair": "digits-trades-00000000", "status": "done", "epoch": 3, "epochs": 3, "created": 10.0, "started": 11.0,
         "finished": 70.0, "metrics": {"natural": 95.0, "pgd20": 53.0}, "tags": ["x"], "note": "", "title": "",
         "device": "cpu", "seconds_per_epoch": 2.0,
+        "threats": {
+            "natural": {
+                "norm": "none", "eps": 0.0, "step_size": 0.0, "steps": 0, "start": "none", "n": 360, "of": 360,
+                "protocol": "lbgat", "implementation": "engine.evaluate", "version": "1", "checkpoint": "best",
+            },
+            "pgd20": {
+                "norm": "linf", "eps": 0.25, "step_size": 0.025, "steps": 20, "start": "uniform", "n": 360, "of": 360,
+                "protocol": "lbgat", "implementation": "engine.attacks.pgd", "version": "1", "checkpoint": "best",
+            },
+        },
     }  # fmt: skip
     assert [point.value for point in query.points(home, "aaaa", "validation_natural")] == [83.0, 84.0, 85.0]
     assert [point.step for point in query.points(home, "aaaa", "loss", "step")] == [5, 10, 15, 20, 25, 30]
@@ -271,6 +281,49 @@ def test_an_index_of_an_unknown_form_is_built_again(home: Home, change: str) -> 
         connection.execute(change)
     assert listed(home) == before
     assert len(list(home.path.glob("index.db.damaged-*"))) == 1
+
+
+def test_an_index_of_the_first_version_learns_the_threat_models(home: Home) -> None:
+    make_run(home, "aaaa")
+    make_run(home, "gone")
+    before = listed(home)
+    assert '"eps": 0.25' in before
+    with closing(sqlite3.connect(home.index)) as connection:
+        connection.execute("ALTER TABLE runs DROP COLUMN threats")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'threats'")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    assert listed(home) == before
+    assert list(home.path.glob("index.db.damaged-*")) == []  # it was migrated
+
+
+def test_threat_models_are_those_of_the_numbers_shown(home: Home) -> None:
+    folder = make_run(home, "aaaa", status="killed")
+    assert row(home).metrics and row(home).threats == {}  # numbers of the running selection
+    log = evaluation("last", {"pgd20": 50.0, "aa": float("nan")}, THREATS, 360, 2, "last epoch")
+    append(folder, log, 50.0)
+    assert {metric: found["checkpoint"] for metric, found in row(home).threats.items()} == {"pgd20": "last"}
+    odd = {
+        "pgd20": {
+            "norm": "l2\x1b[2J",
+            "eps": "nan",
+            "step_size": [1],
+            "steps": 2**70,
+            "start": float("inf"),
+            "of": True,
+        }
+    }
+    append(folder, evaluation("best", {"pgd20": 51.0}, odd, 360, 2, "best"), 60.0)
+    found = row(home).threats["pgd20"]
+    assert found == {
+        "norm": "l2\N{REPLACEMENT CHARACTER}[2J",
+        "eps": "nan",
+        "start": "inf",
+        "n": 360,
+        "of": True,
+        "checkpoint": "best",
+    }
+    assert row(home).json()["threats"] == {"pgd20": found}
 
 
 def test_the_index_is_in_the_form_that_was_promised(home: Home) -> None:

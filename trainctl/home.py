@@ -51,10 +51,13 @@ class Home:
 
 
 def find_home(given: str | None = None) -> Home:
-    """--home, else TRAINCTL_HOME, else the platform's user data folder."""
+    """--home, else TRAINCTL_HOME, else the platform's user data folder; MachineError if that is there and no folder."""
     chosen = given or os.environ.get("TRAINCTL_HOME")
     if not chosen:
         import platformdirs
 
         chosen = platformdirs.user_data_dir("trainctl")
-    return Home(Path(chosen).expanduser().absolute())
+    path = Path(chosen).expanduser().absolute()
+    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 - unlike pathlib's, these never raise
+        raise MachineError(f"the home {path} is not a folder", "set TRAINCTL_HOME or --home to a folder")
+    return Home(path)

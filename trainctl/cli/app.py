@@ -6,6 +6,7 @@ start. Here the group knows a name and one line of help for each; the rest is lo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -147,7 +148,10 @@ def _crash(error: Exception) -> TrainctlError:
     from trainctl.home import find_home
 
     text = f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} trainctl {' '.join(sys.argv[1:])}\n{traceback.format_exc()}\n"
-    for folder in (find_home().path, Path(tempfile.gettempdir())):
+    folders = [Path(tempfile.gettempdir())]
+    with contextlib.suppress(TrainctlError):  # the home may be what is wrong
+        folders.insert(0, find_home().path)
+    for folder in folders:
         try:
             with open(folder / "crash.log", "a", encoding="utf-8") as file:
                 file.write(text)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
+from engine import events
 from engine.events import METRICS
 from engine.rundir import RunDir
 from trainctl.cli import live, words
@@ -16,6 +17,7 @@ from trainctl.errors import DONE, INTERRUPTED, MACHINE, RUN_FAILED, TrainctlErro
 from trainctl.home import Home
 from trainctl.launch import processes, scheduler
 from trainctl.launch.follow import Follower
+from trainctl.registry.threats import Threat, threat
 
 LOOK = 0.2  # seconds between two looks at the run folders
 WIDE = 110  # columns of a terminal that has room for all metrics
@@ -57,7 +59,7 @@ def attend(home: Home, runs: Sequence[RunDir], *, presses: Presses | None = None
         view.close()
     code = _code(followers)
     if as_json:
-        emit_json({"event": "summary", "t": time.time(), "runs": [_summary(run) for run in followers]}, line=True)
+        emit_json({"event": "summary", "t": time.time(), "runs": [_summary_of(run) for run in followers]}, line=True)
     else:
         _report(followers)
     if stopped:
@@ -107,16 +109,41 @@ def _code(runs: Sequence[Follower]) -> int:
     return MACHINE if lacking else RUN_FAILED
 
 
-def _summary(run: Follower) -> dict[str, Any]:
-    about = run.run.json("run.json")
+def summary(run: RunDir, name: str, status: str, *, reason: str = "", metrics: Mapping[str, float]) -> dict[str, Any]:
+    """What the last line of `run --json` says of one run, whether it has ended or was only queued."""
+    about = run.json("run.json")
     return {
-        "id": run.run.id,
-        "name": run.name,
+        "id": run.id,
+        "name": name,
         **{key: about.get(key) for key in ("recipe", "group", "pair", "seed")},
-        "status": run.status,
-        "reason": run.reason(),
-        "metrics": run.progress.results(),
+        "status": status,
+        "reason": reason,
+        "metrics": dict(metrics),
     }
+
+
+def emit_queued(runs: Sequence[RunDir]) -> None:
+    """The line of `--json` for runs that were queued and are not waited for."""
+    queued = [summary(run, str(run.json("run.json").get("name")), "queued", metrics={}) for run in runs]
+    emit_json({"event": "summary", "t": time.time(), "runs": queued}, line=True)
+
+
+def _summary_of(run: Follower) -> dict[str, Any]:
+    return summary(run.run, run.name, run.status, reason=run.reason(), metrics=run.progress.results())
+
+
+def _threats(run: RunDir) -> dict[str, Threat]:
+    """What the numbers of `Progress.results` were measured under, by metric."""
+    try:
+        with open(run.events, "rb") as file:
+            lines = b"".join(line for line in file if b'"eval"' in line)  # few among many steps
+    except OSError:
+        return {}
+    found: dict[str, dict[str, Threat]] = {}
+    for _, event in events.read(lines):
+        if event["event"] == "eval" and events.number(event.get("value")) is not None:
+            found.setdefault(str(event.get("checkpoint", "")), {})[str(event.get("metric", ""))] = threat(event)
+    return found.get("best") or found.get("last") or {}
 
 
 def _report(runs: Sequence[Follower]) -> None:
@@ -124,6 +151,8 @@ def _report(runs: Sequence[Follower]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
+
+    from trainctl.compare.marks import mark
 
     screen = console()
     found = {run.run.id: run.progress.results() for run in runs}
@@ -134,14 +163,20 @@ def _report(runs: Sequence[Follower]) -> None:
     table.add_column("id", no_wrap=True)
     table.add_column("run", overflow="fold")
     table.add_column("status", no_wrap=True)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for run in runs:
+    heads = {name: name.replace("_", " ") for name in columns}
+    for head in heads.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    marked = mark(heads, [(found[run.run.id], _threats(run.run)) for run in runs])
+    for run, marks in zip(runs, marked.marks, strict=True):
         values = found[run.run.id]
         status = Text(run.status, style=words.STYLES.get(run.status, ""))
-        shown = [f"{values[name]:.4g}" if name in values else "–" for name in columns]
+        shown = [f"{values[name]:.4g}{marks.get(name, '')}" if name in values else "–" for name in columns]
         table.add_row(run.run.id, printable(run.name), status, *shown)
     screen.print(table)
+    if marked.caption:
+        screen.print(Text(marked.caption, style="dim"))
+    for said in marked.notes:
+        screen.print(Text(said))
     for run in runs:
         if run.status != "done":
             note(f"{run.name} {run.status}: {run.reason() or 'no reason was left'} (trainctl logs {run.run.id})")

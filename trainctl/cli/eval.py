@@ -39,12 +39,10 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Evaluate a checkpoint again. The numbers are kept with the run; its status does not change."""
-    from trainctl.registry.select import resolve
+    from trainctl.registry.select import some
 
     place = find_home(home)
-    rows = resolve(place, runs)
-    if not rows:
-        raise UsageError(f"no run fits {' '.join(runs)}", "`trainctl ls` lists them")
+    rows = some(place, runs)
     given = _check_attacks(attacks)
     chosen = [place.run(row.id) for row in rows]
     for run in chosen:
@@ -132,14 +130,16 @@ def _show(child: subprocess.Popen[bytes], tail: Tail, run: RunDir, name: str, as
             if as_json:
                 emit_json({"run": run.id, **event}, line=True)
             else:
-                value = event.get("value")
-                shown = f"{value:.2f}" if isinstance(value, float) else str(value)
-                print(
-                    printable(
-                        f"{name}  {event.get('checkpoint')}  {event.get('metric')} {shown}  n = {event.get('n')}"
-                    ),
-                    flush=True,
-                )
+                print(printable(f"{name}  {_line(event)}"), flush=True)
         if code is not None:
             return code
         time.sleep(LOOK)
+
+
+def _line(event: dict[str, Any]) -> str:
+    """`best  pgd20 53.10  linf, ε 0.25, step 0.025, 20 steps, uniform start, 360 of 360 test images, …`"""
+    from trainctl.registry import threats
+
+    value = event.get("value")
+    shown = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{event.get('checkpoint')}  {event.get('metric')} {shown}  {threats.words(event)}"

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from trainctl.cli.common import HomeOption, JsonOption, RunsArgument, note
-from trainctl.errors import UsageError
 from trainctl.home import find_home
 
 
@@ -18,14 +17,12 @@ def resume(
     home: HomeOption = None,
 ) -> None:
     """Go on with stopped, failed or lost runs, from the last checkpoint or else from the beginning."""
-    from trainctl.cli.attend import Presses, attend
+    from trainctl.cli.attend import Presses, attend, emit_queued
     from trainctl.launch import folders, scheduler
-    from trainctl.registry.select import resolve
+    from trainctl.registry.select import some
 
     place = find_home(home)
-    rows = resolve(place, runs)
-    if not rows:
-        raise UsageError(f"no run fits {' '.join(runs)}", "`trainctl ls` lists them")
+    rows = some(place, runs)
     chosen = [place.run(row.id) for row in rows]
     for run in chosen:
         folders.check_requeue(run)  # all, before the first is changed
@@ -35,4 +32,6 @@ def resume(
         scheduler.ensure(place)
         if not detach:
             raise typer.Exit(attend(place, chosen, presses=presses, as_json=as_json))
+    if as_json:
+        emit_queued(chosen)
     note(f"watch: trainctl watch {' '.join(run.id for run in chosen)}")

@@ -22,12 +22,10 @@ def rm(
 ) -> None:
     """Delete runs with their checkpoints. There is no way back."""
     from trainctl.launch import folders, processes
-    from trainctl.registry.select import resolve
+    from trainctl.registry.select import some
 
     place = find_home(home)
-    rows = resolve(place, runs)
-    if not rows:
-        raise UsageError(f"no run fits {' '.join(runs)}", "`trainctl ls` lists them")
+    rows = some(place, runs)
     at_work = [row for row in rows if place.run(row.id).status() in ("starting", "running", "stopping")]
     if at_work and not force:
         names = ", ".join(row.name for row in at_work[:SHOWN])

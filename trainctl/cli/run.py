@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trainctl.cli.common import HomeOption, JsonOption, emit_json, note
+from trainctl.cli.common import HomeOption, JsonOption, note
 from trainctl.home import find_home
 
 
@@ -41,7 +41,7 @@ def run(
     Everything is checked before anything starts. Ctrl-C stops the runs with a checkpoint; closing the terminal leaves
     them at work.
     """
-    from trainctl.cli.attend import Presses, attend
+    from trainctl.cli.attend import Presses, attend, emit_queued
     from trainctl.cli.tag import check_tag
     from trainctl.launch import folders, scheduler, slots
     from trainctl.recipes.plan import plan
@@ -55,12 +55,10 @@ def run(
         scheduler.ensure(place)
         if not detach:
             raise typer.Exit(attend(place, runs, presses=presses, as_json=as_json))
-    named = [{"id": made.id, "name": planned.name} for made, planned in zip(runs, plans, strict=True)]
+    named = [(made, planned.name) for made, planned in zip(runs, plans, strict=True)]
     if as_json:
-        emit_json(
-            {"event": "summary", "runs": [{**about, "status": "queued", "metrics": {}} for about in named]}, line=True
-        )
+        emit_queued(runs)
         return
-    for about in named:
-        print(about["id"], about["name"])
+    for made, called in named:
+        print(made.id, called)
     note(f"watch: trainctl watch {' '.join(made.id for made in runs)}")

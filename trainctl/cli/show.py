@@ -9,23 +9,11 @@ import typer
 
 from trainctl.cli.common import HomeOption, JsonOption, console, emit_json
 from trainctl.home import find_home
-from trainctl.registry import select
+from trainctl.registry import select, threats
 from trainctl.registry.details import details
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-# How a threat model reads in one line; `eps` and `step_size` are fractions of the pixel range.
-THREAT = {
-    "norm": "{}",
-    "eps": "ε {}",
-    "step_size": "step {}",
-    "steps": "{} steps",
-    "start": "{} start",
-    "stop": "stop {}",
-    "k": "k {}",
-    "distance": "{} distance",
-}
 
 
 def show(
@@ -110,22 +98,8 @@ def _evaluations(evals: list[dict[str, Any]]) -> Table:
     table.add_column(overflow="fold", style="dim")
     for entry in evals:
         value = entry["value"]
-        table.add_row("  " + entry["metric"], "–" if value is None else f"{value:.3f}", _threat(entry))
+        table.add_row("  " + entry["metric"], "–" if value is None else f"{value:.3f}", threats.words(entry))
     return table
-
-
-def _threat(entry: dict[str, Any]) -> str:
-    """The threat model of an evaluation in words."""
-    parts = [
-        form.format(_value(entry[key])) for key, form in THREAT.items() if entry.get(key) not in (None, 0, 0.0, "none")
-    ]
-    of = f" of {entry['of']}" if entry.get("of") else ""
-    parts.append(f"{entry['n']}{of} {entry.get('split', '')} images")
-    if entry.get("implementation"):
-        parts.append(f"{entry['implementation']} {entry.get('version', '')}".strip())
-    if entry.get("warnings"):
-        parts.append("warnings: " + "; ".join(map(str, entry["warnings"])))
-    return ", ".join(parts)
 
 
 def _moment(seconds: float | None) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from trainctl.cli.common import HomeOption, RunsArgument, note
-from trainctl.errors import UsageError
 from trainctl.home import find_home
 
 
@@ -21,12 +20,10 @@ def stop(
     """Stop runs; they write a checkpoint first. Queued ones are cancelled."""
     from engine.rundir import FINAL
     from trainctl.launch import processes
-    from trainctl.registry.select import resolve
+    from trainctl.registry.select import some
 
     place = find_home(home)
-    rows = resolve(place, runs)
-    if not rows:
-        raise UsageError(f"no run fits {' '.join(runs)}", "`trainctl ls` lists them")
+    rows = some(place, runs)
     names = {row.id: row.name for row in rows}
     chosen = [place.run(row.id) for row in rows]
     at_work = [run for run in chosen if run.status() not in FINAL]

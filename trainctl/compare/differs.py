@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import options
 from trainctl.compare.members import Member
-from trainctl.compare.rows import Threat
+from trainctl.registry.threats import Threat
 
 # Names, and what is recorded more truly elsewhere: the seeds are matched, device and threads stand in env.json.
 _SILENT = {"title", "description", "run.seed", "run.device", "run.threads", "run.log_every"}

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.events import METRICS
+from trainctl.compare.marks import Notes
 from trainctl.compare.members import SECONDS
-from trainctl.compare.rows import Comparison, Pair, Side, Threat
+from trainctl.compare.rows import Comparison, Pair, Side
 from trainctl.compare.statistics import Difference, Spread
-from trainctl.registry import plain
+from trainctl.registry.threats import Threat, common, deviation, short
 
 HEADS = {
     "natural": "natural", "pgd10": "PGD-10", "pgd20": "PGD-20", "cw20": "C&W-20", "aa": "AA",
@@ -65,7 +66,7 @@ class Grid:
 
 def build(comparison: Comparison) -> Grid:
     """Lay out a comparison; pairs come before runs without a partner."""
-    notes: list[str] = []
+    notes = Notes()
     entries: dict[tuple[str, str, str], tuple[list[Pair], list[Side]]] = {}
     for pair in comparison.pairs:
         entries.setdefault(_place(pair.baseline), ([], []))[0].append(pair)
@@ -75,14 +76,16 @@ def build(comparison: Comparison) -> Grid:
     return Grid(tuple(sections), tuple(notes))
 
 
-def letters(marks: Iterable[int]) -> str:
-    """Marks as a, b, …, z, aa, ab, …"""
-    return " ".join(_letter(mark) for mark in marks)
-
-
-def _letter(mark: int) -> str:
-    rest, last = divmod(mark, 26)
-    return (_letter(rest - 1) if rest else "") + "abcdefghijklmnopqrstuvwxyz"[last]
+def legend(rows: Iterable[Row], best: str) -> str:
+    """What `best` (how a renderer marks the best) and ± mean, as far as `rows` have them; "" if they have neither."""
+    rows = list(rows)
+    spread = any(cell.margin for row in rows if row.kind != "delta" for cell in row.cells)
+    interval = any(cell.margin for row in rows if row.kind == "delta" for cell in row.cells)
+    said = [f"{best} best of the pairs"] if any(cell.best for row in rows for cell in row.cells) else []
+    if spread or interval:
+        parts = ["std over seeds (n)"] * spread + ["in rows Δ the 95 % interval of the paired difference"] * interval
+        said.append("± " + ", ".join(parts))
+    return "; ".join(said)
 
 
 def _place(side: Side) -> tuple[str, str, str]:
@@ -98,7 +101,7 @@ class _Builder:
         place: tuple[str, str, str],
         pairs: list[Pair],
         alone: list[Side],
-        notes: list[str],
+        notes: Notes,
     ) -> None:
         self.pairs, self.alone, self.notes = pairs, alone, notes
         self.checkpoint, self.place = comparison.checkpoint, place
@@ -106,7 +109,7 @@ class _Builder:
         self.paired = self.baselines + [pair.train for pair in pairs]
         sides = self.paired + alone
         self.metrics = tuple(m for m in comparison.metrics if any(side.metrics[m].n for side in sides))
-        self.common = {metric: _common(metric, sides) for metric in self.metrics}
+        self.common = {m: common(threat for side in sides for threat in side.threats.get(m, [])) for m in self.metrics}
         self.places = {metric: _decimals(metric, sides) for metric in self.metrics}
         self.best = {metric: _best(metric, self.common[metric], self.paired) for metric in self.metrics}
 
@@ -125,19 +128,14 @@ class _Builder:
         return Section(title, caption, self.metrics, heads, tuple(rows))
 
     def _mark(self, texts: Iterable[str]) -> tuple[int, ...]:
-        found = []
-        for text in texts:
-            if text not in self.notes:
-                self.notes.append(text)
-            found.append(self.notes.index(text))
-        return tuple(found)
+        return tuple(map(self.notes.mark, texts))
 
     def _caption(self) -> str:
         budgets: dict[str, list[str]] = {}
         for metric in self.metrics:
             threat = self.common[metric] or {}
             if threat.get("eps") and metric not in ("topo_natural", "topo_robust", "l_tp"):  # those are made by PGD-20
-                budgets.setdefault(f"ε {_short(threat['eps'])}", []).append(_budget(metric, threat))
+                budgets.setdefault(f"ε {short(threat['eps'])}", []).append(_budget(metric, threat))
         rules = dict.fromkeys(side.rule for side in self.paired + self.alone if side.rule)
         said = [
             f"checkpoint {self.checkpoint}" + (f" ({', '.join(rules)})" if self.checkpoint == "best" and rules else "")
@@ -163,11 +161,8 @@ class _Builder:
 
     def _deviations(self, side: Side, metric: str) -> Iterable[str]:
         """What the number was measured under, where that is not what its column says."""
-        common = self.common[metric] or {}
-        for threat in side.threats.get(metric, []):
-            keys = [key for key in dict.fromkeys([*threat, *common]) if threat.get(key) != common.get(key)]
-            if keys:
-                yield ", ".join(f"{key} {_short(threat.get(key))} instead of {_short(common.get(key))}" for key in keys)
+        found = [deviation(threat, self.common[metric] or {}) for threat in side.threats.get(metric, [])]
+        return filter(None, found)
 
     def _delta(self, pair: Pair) -> Row:
         cells = []
@@ -197,7 +192,7 @@ class _Builder:
 
 
 def _budget(metric: str, threat: Threat) -> str:
-    step = f" (step {_short(threat['step_size'])})" if threat.get("step_size") else ""
+    step = f" (step {short(threat['step_size'])})" if threat.get("step_size") else ""
     return HEADS.get(metric, metric) + step
 
 
@@ -211,18 +206,12 @@ def _twin(pair: Pair) -> str:
 
 def _unfair(pair: Pair) -> Iterable[str]:
     if pair.differs:
-        shown = [f"{d['key']} {_short(d['baseline'])} → {_short(d['train'])}" for d in pair.differs[:6]]
+        shown = [f"{d['key']} {short(d['baseline'])} → {short(d['train'])}" for d in pair.differs[:6]]
         more = f" and {len(pair.differs) - 6} more" if len(pair.differs) > 6 else ""
         yield "besides TRAIN the sides differ in: " + ", ".join(shown) + more
     unmatched = sorted(str(seed) for seed in set(pair.baseline.seeds) ^ set(pair.train.seeds))
     if unmatched:
         yield f"Δ leaves out seed{'s' * (len(unmatched) > 1)} {', '.join(unmatched)}, which only one side has"
-
-
-def _common(metric: str, sides: list[Side]) -> Threat | None:
-    """The threat model of most sides; the first of several such."""
-    found = [threat for side in sides for threat in side.threats.get(metric, [])]
-    return max(found, key=found.count) if found else None
 
 
 def _best(metric: str, common: Threat | None, sides: list[Side]) -> float | None:
@@ -262,11 +251,3 @@ def _decimals(metric: str, sides: list[Side]) -> int:
 
 def _fixed(found: Spread, places: int) -> str:
     return "" if found.mean is None else f"{found.mean:.{places}f}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = plain.text(text)
-    return text if len(text) <= 40 else text[:39] + "…"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainctl.compare.rows import Threat
 from trainctl.home import Home
 from trainctl.registry import ingest, query
 from trainctl.registry.query import Evaluation, RunRow
+from trainctl.registry.threats import Threat
 
 SECONDS = "seconds_per_epoch"
 

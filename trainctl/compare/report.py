@@ -9,11 +9,12 @@ from trainctl.compare import members, paper
 from trainctl.compare.differs import differences, threat_differences
 from trainctl.compare.members import SECONDS, Member
 from trainctl.compare.pairs import Group, pair_up
-from trainctl.compare.rows import Comparison, Pair, Side, Threat
+from trainctl.compare.rows import Comparison, Pair, Side
 from trainctl.compare.statistics import paired_difference, spread
 from trainctl.home import Home
 from trainctl.registry import ingest, query
 from trainctl.registry.query import RunRow
+from trainctl.registry.threats import Threat
 
 _Loaded = dict[str, Member]
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainctl.compare.statistics import Difference, Spread
-
-Threat = dict[str, Any]
-"""The settings that a number was measured under, without those that are only about this one measurement."""
+from trainctl.registry.threats import Threat
 
 
 @dataclass(frozen=True)

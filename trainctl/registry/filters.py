@@ -78,7 +78,7 @@ def parse(text: str) -> Condition:
 
 def check_fields(condition: Condition, tables: Iterable[Fields]) -> None:
     """UsageError if a field of the filter is no key, no metric, and in no recipe."""
-    known = {name for name in RunRow.__dataclass_fields__ if name != "metrics"} | set(METRICS)
+    known = {name for name in RunRow.__dataclass_fields__ if name not in ("metrics", "threats")} | set(METRICS)
     for table in tables:
         known.update(table.own, table.settings)
     unknown = [name for name in condition.fields if name not in known]

@@ -19,6 +19,7 @@ from trainctl.home import Home
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
 from trainctl.registry.plain import integer, rank, real, table, text
+from trainctl.registry.threats import Threat, threat
 
 WAIT = 2.0
 """Seconds to wait for another writer before going on with what the index holds."""
@@ -178,6 +179,7 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
     run, labels, settings = folder.json("run.json"), folder.json("labels.json"), read_settings(folder)
     tags = labels.get("tags", run.get("tags"))
     topology = settings.get("topology.enabled") is True
+    metrics, measured = _metrics(connection, folder.id, seen)
     return {
         "id": folder.id,
         "name": text(run.get("name")) or folder.id,
@@ -198,10 +200,11 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
         "finished": _finished(folder, status),
         "seconds_per_epoch": _seconds_per_epoch(connection, folder.id),
         "device": seen.get("device", ""),
-        "metrics": json.dumps(_metrics(connection, folder.id, seen)),
+        "metrics": json.dumps(metrics),
         "tags": json.dumps([text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
         "note": text(labels.get("note")),
         "settings": json.dumps(settings, default=str),
+        "threats": json.dumps(measured),
     }
 
 
@@ -225,13 +228,23 @@ def _flat(tree: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
             yield prefix + text(key), value
 
 
-def _metrics(connection: sqlite3.Connection, run: str, seen: dict[str, Any]) -> dict[str, float | None]:
-    """The evaluation of `best`, else of `last`, else the last epoch's values."""
+def _metrics(
+    connection: sqlite3.Connection, run: str, seen: dict[str, Any]
+) -> tuple[dict[str, float | None], dict[str, Threat]]:
+    """The evaluation of `best`, else of `last`, and what it was measured under; else the last epoch's values."""
     evals: dict[str, dict[str, float | None]] = {}
-    query = "SELECT checkpoint, metric, value FROM evals WHERE run = ?"
-    for checkpoint, metric, value in sorted(connection.execute(query, (run,)), key=lambda row: rank(row[1])):
+    threats: dict[str, dict[str, Threat]] = {}
+    query = "SELECT checkpoint, metric, value, n, settings FROM evals WHERE run = ?"
+    rows = sorted(connection.execute(query, (run,)), key=lambda row: rank(row[1]))
+    for checkpoint, metric, value, n, settings in rows:
         evals.setdefault(checkpoint, {})[metric] = value
-    return evals.get("best") or evals.get("last") or table(seen.get("latest"))
+        if value is not None:
+            about = threat({**json.loads(settings), "n": n, "checkpoint": checkpoint})
+            threats.setdefault(checkpoint, {})[metric] = about
+    for checkpoint in ("best", "last"):
+        if checkpoint in evals:
+            return evals[checkpoint], threats.get(checkpoint, {})
+    return table(seen.get("latest")), {}
 
 
 def _seconds_per_epoch(connection: sqlite3.Connection, run: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from trainctl.home import Home
 from trainctl.registry import ingest, schema
 from trainctl.registry.plain import rank
+from trainctl.registry.threats import Threat
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,12 @@ class RunRow:
     title: str
     device: str
     seconds_per_epoch: float | None
+    threats: dict[str, Threat]
+    """What each metric was measured under (`threats.KEYS`); empty for numbers of an epoch."""
 
     def json(self) -> dict[str, Any]:
         """The object of `ls --json`; JSON has no infinity, so it becomes null as NaN does."""
-        metrics = {
-            name: value if value is not None and abs(value) < float("inf") else None
-            for name, value in self.metrics.items()
-        }
-        return {**vars(self), "metrics": metrics, "tags": list(self.tags)}
+        return {**_finite(vars(self)), "metrics": _finite(self.metrics), "tags": list(self.tags)}
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,14 @@ def evals(home: Home, run: str) -> list[Evaluation]:
     return [Evaluation(id, point, metric, value, n, json.loads(text)) for id, point, metric, value, n, text in rows]
 
 
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in values.items()}
+
+
 def _run(row: tuple[Any, ...]) -> RunRow:
     fields = dict(zip(RunRow.__dataclass_fields__, row, strict=True))
     fields["metrics"] = json.loads(fields["metrics"])
+    fields["threats"] = json.loads(fields["threats"])
     fields["tags"] = tuple(json.loads(fields["tags"])) if fields["tags"] != "[]" else ()
     fields["topology"] = bool(fields["topology"])
     return RunRow(**fields)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from trainctl.errors import MachineError
 from trainctl.home import Home
 
-VERSION = 1
+VERSION = 2
 """Number of migrations; kept in PRAGMA user_version, so that opening the index costs no further look."""
 
 # Primary codes of SQLite that mean "this is not the index that it should be", and not "try later" or "disk full".
@@ -121,6 +121,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations = Migrations("index")
     migrations(name="runs")(_create_runs)
     migrations(name="points")(_create_points)
+    migrations(name="threats")(_add_threats)
     migrations.apply(Database(connection))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -156,3 +157,10 @@ def _create_points(db: object) -> None:
             PRIMARY KEY (run, kind, metric, step)
         ) WITHOUT ROWID"""
     )
+
+
+def _add_threats(db: object) -> None:
+    """What each of a run's metrics was measured under; known once the run folders have been read again."""
+    for name in ("runs", "cursors", "evals", "points"):
+        db.execute(f"DELETE FROM {name}")  # type: ignore[attr-defined]
+    db["runs"].add_column("threats", str)  # type: ignore[index]

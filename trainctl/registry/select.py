@@ -38,11 +38,18 @@ def resolve(home: Home, selectors: Iterable[str]) -> list[RunRow]:
     return [row for row in rows if row.id in chosen]
 
 
+def some(home: Home, selectors: Iterable[str]) -> list[RunRow]:
+    """As `resolve`, but UsageError if no run fits."""
+    selectors = list(selectors)
+    rows = resolve(home, selectors)
+    if not rows:
+        raise UsageError(f"no run fits {' '.join(selectors)}", "`trainctl ls` lists all runs")
+    return rows
+
+
 def one(home: Home, selector: str) -> RunRow:
     """The one run that `selector` means; UsageError if it means none or several."""
-    rows = resolve(home, [selector])
-    if not rows:
-        raise UsageError(f"no run fits {selector!r}", "`trainctl ls` lists all runs")
+    rows = some(home, [selector])
     if len(rows) > 1:
         raise UsageError(f"{selector!r} means {len(rows)} runs, but one is expected", "name one of " + _listed(rows))
     return rows[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trainctl.compare.grid import Cell, Row, Section, build, letters
+from trainctl.compare.grid import Cell, Row, Section, build, legend
+from trainctl.compare.marks import letters
 from trainctl.compare.rows import Comparison
 
 _ESCAPES = str.maketrans(
@@ -16,7 +17,7 @@ _ESCAPES = str.maketrans(
 
 
 def latex(comparison: Comparison) -> str:
-    """One table environment a section: ± std, the best numbers bold, and its notes below."""
+    """One table environment a section: ± std, the best numbers bold, and below its notes and what bold and ± mean."""
     grid = build(comparison)
     head = "% needs \\usepackage{booktabs,threeparttable,textcomp}\n"
     return head + "\n".join(_section(section, grid.notes) for section in grid.sections)
@@ -34,9 +35,10 @@ def _section(section: Section, notes: tuple[str, ...]) -> str:
             lines.append(r"\midrule")
         lines.append(_line(_row(row)))
     lines += [r"\bottomrule", r"\end{tabular}"]
-    used = _used(section)
-    if used:
-        items = [rf"\item[{letters([mark])}] {escape(notes[mark])}" for mark in used]
+    items = [rf"\item[{letters([mark])}] {escape(notes[mark])}" for mark in _used(section)]
+    if said := legend(section.rows, "bold:"):
+        items.append(rf"\item[] {escape(said)}")
+    if items:
         lines += [r"\begin{tablenotes}\footnotesize", *items, r"\end{tablenotes}"]
     return "\n".join([*lines, r"\end{threeparttable}", r"\end{table}"]) + "\n"
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from trainctl.compare.grid import Cell, Row, Section, build, letters
+from trainctl.compare.grid import Cell, Row, Section, build, legend
+from trainctl.compare.marks import letters
 from trainctl.compare.rows import Comparison
 
 _SPECIAL = str.maketrans({character: "\\" + character for character in "\\`*_|[]<>#~"})
 
 
 def markdown(comparison: Comparison) -> str:
-    """One table a section, the best numbers bold, and the notes below."""
+    """One table a section, the best numbers bold, and below the notes and what bold and ± mean."""
     grid = build(comparison)
     parts = [_section(section) for section in grid.sections] or ["No runs to compare.\n"]
     if grid.notes:
         parts.append("".join(f"- {letters([index])}: {_escape(note)}\n" for index, note in enumerate(grid.notes)))
+    if said := legend((row for section in grid.sections for row in section.rows), "bold:"):
+        parts.append(_escape(said) + "\n")
     return "\n".join(parts)
 
 

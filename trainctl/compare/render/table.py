@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainctl.compare.grid import Cell, Row, Section, build, letters
+from trainctl.compare.grid import Cell, Row, Section, build, legend
+from trainctl.compare.marks import raised
 from trainctl.compare.rows import Comparison
 
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# Raised letters keep the columns narrow. Unicode has no raised q; from there on marks are written [q].
-_SUPERSCRIPTS = dict(enumerate("ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"))
 _COLOURS = {"better": "green", "worse": "red", "": ""}
 _STYLES = {"baseline": "", "train": "", "alone": "", "delta": "bold", "paper": "dim italic"}
 
@@ -32,10 +31,9 @@ def table(comparison: Comparison, width: int) -> list[RenderableType]:
             Text(""),
         ]
     for index, note in enumerate(grid.notes):
-        parts.append(Text.assemble(_marks((index,)), " ", note))
-    legend = "* best of the pairs; ± std over seeds (n), in rows Δ the 95 % interval of the paired difference"
-    if comparison.pairs:
-        parts.append(Text(legend, style="dim"))
+        parts.append(Text(f"{raised([index])} {note}"))
+    if said := legend((row for section in grid.sections for row in section.rows), "*"):
+        parts.append(Text(said, style="dim"))
     return parts
 
 
@@ -82,7 +80,7 @@ def _cell(cell: Cell, stacked: bool) -> Text:
         return Text("–", style="dim")
     text = Text(cell.value, style="bold" if cell.best else _COLOURS[cell.clear])
     text.append("*" if cell.best else "")
-    text.append_text(_marks(cell.marks))
+    text.append(raised(cell.marks))
     if cell.margin:
         text.append(f"{chr(10) if stacked else ' '}±{cell.margin}", style="not bold dim")
     return text
@@ -91,10 +89,4 @@ def _cell(cell: Cell, stacked: bool) -> Text:
 def _text(text: str, marks: tuple[int, ...]) -> Text:
     from rich.text import Text
 
-    return Text(text).append_text(_marks(marks))
-
-
-def _marks(marks: tuple[int, ...]) -> Text:
-    from rich.text import Text
-
-    return Text("".join(_SUPERSCRIPTS.get(mark, f"[{letters([mark])}]") for mark in marks))
+    return Text(text + raised(marks))
