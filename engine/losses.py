@@ -22,6 +22,17 @@ def cross_entropy_per_sample(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(wide(logits), y, reduction="none")
 
 
+def smoothed_cross_entropy(logits: Tensor, y: Tensor, label: float) -> Tensor:
+    """Mean cross-entropy with target `label` on the true class and (1 - label)/(C - 1) on each other class.
+
+    logits [B, C], C > 1, y [B] int64 -> scalar.
+    """
+    log_p = F.log_softmax(wide(logits), dim=1)
+    true = log_p.gather(1, y.unsqueeze(1)).squeeze(1)
+    others = (1 - label) / (log_p.shape[1] - 1)
+    return -((label - others) * true + others * log_p.sum(dim=1)).mean()
+
+
 def kl_divergence(natural_logits: Tensor, other_logits: Tensor) -> Tensor:
     """Mean over the batch of KL(p || q), p = softmax(natural_logits), q = softmax(other_logits). [B, C] x 2 -> scalar.
 

@@ -19,10 +19,17 @@ from trainctl.recipes.plan import plan
 
 FIVE = ["at", "lbgat-at", "lbgat-trades", "standard", "trades"]
 SMALL, LARGE = ["digits", "fashion-mnist"], ["cifar10", "cifar100", "tiny-imagenet"]
+# Methods with settings of their own, which their own tests look at.
+OWN = [
+    "alp", "mart", "at-awp", "trades-awp", "gairat", "fat", "fat-trades", "fat-mart", "sat", "ecas", "ecas-trades",
+    "ecas-awp",
+]  # fmt: skip
 EXPECTED = sorted(
     [f"{data}-{name}" for data in SMALL + LARGE for name in FIVE]
     + [f"{data}-{name}-las" for data in LARGE for name in FIVE]
     + [f"{data}-lbgat-{base}-paper" for data in LARGE for base in ("at", "trades")]
+    + [f"{data}-{name}" for data in ("digits", "cifar10", "cifar100") for name in OWN]
+    + [f"{data}-{name}" for data in ("cifar10", "cifar100") for name in ("mart-resnet-18", "sat-steps")]
 )
 LBGAT_PROTOCOL = [f"{data}-{name}" for data in LARGE for name in [*FIVE, "lbgat-at-paper", "lbgat-trades-paper"]]
 LAS_PROTOCOL = [f"{data}-{name}-las" for data in LARGE for name in FIVE]
@@ -48,10 +55,11 @@ def test_it_checks_and_says_what_it_is(name):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_adversarial_recipe_has_a_pair(name):
+    seed = recipe(name).run.seed
     if recipe(name).method.name == "standard":
-        assert [run.name for run in plan([name])] == [f"{name}-s1"]
+        assert [run.name for run in plan([name])] == [f"{name}-s{seed}"]
     else:
-        assert [run.name for run in plan([name], pair=True)] == [f"{name}-s1", f"{name}+train-s1"]
+        assert [run.name for run in plan([name], pair=True)] == [f"{name}-s{seed}", f"{name}+train-s{seed}"]
 
 
 def test_titles_are_unique():

@@ -79,7 +79,7 @@ class PGD:
         become float32.
         """
         x = wide(x.detach())
-        with torch.enable_grad(), _mode(network, self.batchnorm):
+        with torch.enable_grad(), batchnorm_mode(network, self.batchnorm):
             return self._climb(network, x, y, generator)
 
     def _climb(self, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
@@ -136,7 +136,7 @@ class PGD:
 
 
 @contextmanager
-def _mode(network: nn.Module, batchnorm: Mode) -> Iterator[None]:
+def batchnorm_mode(network: nn.Module, batchnorm: Mode) -> Iterator[None]:
     """Eval mode, with BatchNorm alone in train mode if asked; every module's own mode comes back afterwards."""
     before = [(module, module.training) for module in network.modules()]
     network.eval()
