@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -109,11 +110,12 @@ def build_optimizer(section: Optim, parameters: list[Tensor]) -> torch.optim.SGD
 
 
 def learning_rate(optim: Optim, schedule: Schedule, epoch: int) -> float:
-    """The rate in `epoch` (from 1): multiplied by gamma from each milestone epoch on."""
+    """The rate in `epoch` (from 1): multiplied by gamma, or by its own factor, from each milestone epoch on."""
     if epoch == 1 and schedule.first_epoch_lr > 0:
         return schedule.first_epoch_lr
-    drops: int = sum(epoch >= milestone for milestone in schedule.milestones)
-    return optim.lr * schedule.gamma**drops
+    factors = schedule.factors or [schedule.gamma] * len(schedule.milestones)
+    passed = [factor for milestone, factor in zip(schedule.milestones, factors, strict=True) if epoch >= milestone]
+    return optim.lr * math.prod(passed)
 
 
 class Forward:

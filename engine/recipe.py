@@ -177,6 +177,7 @@ class Schedule(Section):
         [75, 90], description="epochs from which the rate is multiplied by gamma"
     )
     gamma: float = Field(0.1, gt=0.0, le=1.0, description="the factor")
+    factors: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field([], description="one a milestone; empty: gamma")
     first_epoch_lr: float = Field(0.0, ge=0.0, description="rate of epoch 1; 0: as optim.lr (LBGAT's code: 0.02)")
 
 
@@ -362,6 +363,11 @@ def _impossible(recipe: Recipe, broken: set[str]) -> list[Problem]:
         recipe.eval.select == "validation" and recipe.data.validation == 0.0,
         "data.validation", "0.0 leaves nothing to choose `best` on",
         'hold out a share, or set eval.select = "test"', "eval",
+    )  # fmt: skip
+    refuse(
+        len(recipe.schedule.factors) not in (0, len(recipe.schedule.milestones)), "schedule.factors",
+        f"{len(recipe.schedule.factors)} factors for {len(recipe.schedule.milestones)} milestones",
+        "one for each milestone, or none",
     )  # fmt: skip
     refuse(
         recipe.optim.nesterov and recipe.optim.momentum == 0.0,

@@ -21,6 +21,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"attack": {"eps": -0.1}}, "attack.eps", "greater than 0"),
     ({"model": {"arch": "wrn-33-2"}}, "model.arch", "depth"),
     ({"method": {"name": "trades", "beta": -1.0}}, "method.beta", "greater than or equal to 0"),
+    ({"schedule": {"milestones": [5, 9], "factors": [0.1]}}, "schedule.factors", "1 factors for 2"),
     ({"method": {"name": "tardes"}}, "method.name", "no method 'tardes'"),
 ]
 
@@ -40,3 +41,14 @@ def test_the_defaults_are_a_recipe() -> None:
 def test_a_pair_may_name_weights_for_the_frozen_network() -> None:
     table = {"standard": {"weights": "m.safetensors"}, "topology": {"variant": "star"}}
     assert not check(table).topology.enabled
+
+
+def test_the_rate_follows_milestones_and_their_own_factors() -> None:
+    from engine.networks import learning_rate
+
+    plain = check({"schedule": {"epochs": 100, "milestones": [75, 90]}, "optim": {"lr": 0.1}})
+    found = [learning_rate(plain.optim, plain.schedule, epoch) for epoch in (1, 74, 75, 89, 90, 100)]
+    assert found == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    own = check({"schedule": {"milestones": [60, 90, 110], "factors": [0.1, 0.1, 0.5], "first_epoch_lr": 0.02}})
+    found = [learning_rate(own.optim, own.schedule, epoch) for epoch in (1, 2, 60, 90, 110)]
+    assert found == pytest.approx([0.02, 0.1, 0.01, 0.001, 0.0005])
