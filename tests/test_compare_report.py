@@ -244,6 +244,17 @@ def test_quoted_rows_are_marked() -> None:
     assert "quoted_from" not in found["train"]
 
 
+@pytest.mark.parametrize(
+    ("method", "label", "natural"), [({"method": "alp"}, "ALP", 30.51),
+    ({"method": "lbgat", "method__base": "alp"}, "LBGAT + ALP", 33.67)],
+)  # fmt: skip
+def test_logit_pairing_is_in_table_7_without_a_row_of_train(method: dict[str, Any], label: str, natural: float) -> None:
+    recipe = settings("tiny-imagenet", "lbgat", **method)
+    row = paper._row(7, recipe, "")
+    assert row is not None and (row["label"], row["natural"]) == (label, natural)
+    assert paper.published(recipe, recipe) is None
+
+
 def test_variants_lbgat_and_mobilenet() -> None:
     def natural(**more: Any) -> tuple[Any, ...]:
         found = published("cifar100", "lbgat", **{"method": "at", **more})

@@ -24,14 +24,17 @@ OWN = [
     "alp", "mart", "at-awp", "trades-awp", "gairat", "fat", "fat-trades", "fat-mart", "sat", "ecas", "ecas-trades",
     "ecas-awp",
 ]  # fmt: skip
+TABLE_7 = ["tiny-imagenet-alp", "tiny-imagenet-lbgat-alp"]  # beside those of FIVE
 EXPECTED = sorted(
     [f"{data}-{name}" for data in SMALL + LARGE for name in FIVE]
     + [f"{data}-{name}-las" for data in LARGE for name in FIVE]
     + [f"{data}-lbgat-{base}-paper" for data in LARGE for base in ("at", "trades")]
     + [f"{data}-{name}" for data in ("digits", "cifar10", "cifar100") for name in OWN]
     + [f"{data}-{name}" for data in ("cifar10", "cifar100") for name in ("mart-resnet-18", "sat-steps")]
+    + ["digits-lbgat-alp", *TABLE_7]
 )
 LBGAT_PROTOCOL = [f"{data}-{name}" for data in LARGE for name in [*FIVE, "lbgat-at-paper", "lbgat-trades-paper"]]
+LBGAT_PROTOCOL += TABLE_7
 LAS_PROTOCOL = [f"{data}-{name}-las" for data in LARGE for name in FIVE]
 
 
@@ -124,6 +127,16 @@ def test_small_sets_evaluate_at_the_radius_they_train_with(name):
 @pytest.mark.parametrize("name", [name for name in EXPECTED if "trades" in name])
 def test_trades_has_beta_6(name):
     assert recipe(name).method.beta == 6.0
+
+
+def test_logit_pairing_has_weight_1_and_climbs_the_cross_entropy_from_a_gaussian_start():
+    alp = recipe("tiny-imagenet-alp")
+    assert (alp.method.form, alp.method.weight, alp.attack.loss, alp.attack.start) == ("mixed", 1.0, "ce", "gaussian")
+    for name in ("digits-lbgat-alp", "tiny-imagenet-lbgat-alp"):
+        r = recipe(name)
+        assert (r.method.base, r.method.form, r.method.alpha, r.method.gamma) == ("alp", "official", 1.0, 1.0)
+        assert (r.attack.loss, r.attack.start) == ("auto", "auto")  # the method's own, see test_methods
+        assert "our reading" in r.title
 
 
 # ---- trainctl recipes, as a program

@@ -42,13 +42,17 @@ def trades(adversarial, x, perturbed, y, beta):
     return cross_entropy(natural, y) + beta * kl(natural, forward(adversarial, perturbed, True)[1])
 
 
-def lbgat(adversarial, standard, x, perturbed, y, base, form, beta, gamma):
+def lbgat(adversarial, standard, x, perturbed, y, base, form, beta, gamma, alpha=1.0):
     """LBGAT without the cross-entropy of M: the authors' code ("official"), or with the base's own losses ("paper")."""
     natural = forward(adversarial, x, True)[1]
     robust = forward(adversarial, perturbed, True)[1]
     loss = gamma * mse(robust, forward(standard, x, True)[1])
     if form == "official" and base == "trades":
         loss = loss + beta * kl(natural, robust)
+    if base == "alp":
+        loss = loss + alpha * mse(robust, natural)
+    if form == "paper" and base == "alp":
+        loss = loss + 0.5 * cross_entropy(natural, y) + 0.5 * cross_entropy(robust, y)
     if form == "paper" and base == "at":
         loss = loss + at(adversarial, x, perturbed, y)
     if form == "paper" and base == "trades":

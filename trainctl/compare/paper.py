@@ -66,7 +66,7 @@ def _row(table: int, recipe: dict[str, Any], train: str) -> dict[str, Any] | Non
 
 
 def _base(recipe: dict[str, Any]) -> str:
-    """The paper's name of a method: LBGAT is something that is added to AT or to TRADES."""
+    """The paper's name of a method: LBGAT is something that is added to AT, ALP or TRADES."""
     name = str(recipe.get("method.name"))
     return f"{recipe.get('method.base')}+lbgat" if name == "lbgat" else name
 
