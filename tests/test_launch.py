@@ -225,12 +225,12 @@ def test_what_a_device_takes(device: str, available: list[str], gpu: str) -> Non
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     monkeypatch.setattr(slots, "cores", lambda: 8)
     monkeypatch.setattr(slots, "gpus", list)
-    plans = plan(["digits-trades"], seeds="0-2")
+    plans = plan(["fashion-mnist-trades"], seeds="0-2")
     settled, share = slots.share_out(plans, None)
     assert [made.recipe.run.threads for made in settled] == [2, 2, 2] and share is None
     settled, share = slots.share_out(plans, 1)
     assert settled[0].recipe.run.threads == 8 and share == 1.0
-    settled, share = slots.share_out(plan(["digits-trades"], overrides=["run.threads=3"]), 16)
+    settled, share = slots.share_out(plan(["fashion-mnist-trades"], overrides=["run.threads=3"]), 16)
     assert settled[0].recipe.run.threads == 3 and share == 1 / 16
     [run] = folders.create(home, settled, share=None)
     assert slots.need(run, []) == slots.Need(3 / 8, "", 3)

@@ -3,62 +3,63 @@
 import numpy as np
 import pytest
 import torch
-from conftest import run_engine
 from oracles import awp as oracle
-from oracles.network import TorchNetwork, track, weights
-from oracles.pgd import attack as climb
+from oracles.network import TorchNetwork, weights
+from stepping import (
+    EVALUATED,
+    LABELS,
+    assert_climbs,
+    assert_statistics,
+    attacked,
+    position,
+    refused,
+    run_forwards,
+    step_on,
+    tiny_batch,
+    total,
+    trained,
+)
 
-from engine import recipe
-from engine.attacks.training import training_attack
-from engine.events import read
 from engine.methods.at import At
 from engine.methods.awp import Awp, StandIn, perturbed_weights, weight_perturbation
 from engine.methods.trades import Trades
 from engine.models.build import build
 from engine.options import catalog
 from engine.recipe import Model
-from engine.step import Batch, Position, Step
 from trainctl.recipes.load import resolve
 
-HERE = Position(epoch=1, epochs=2, batch=0, batches=3)
 METHODS = [Awp(base="at", gamma=0.05), Awp(base="trades", gamma=0.1, beta=6.0), Awp(base="trades", beta=0.0)]
-Y = torch.tensor([0, 1, 2, 3, 1])
 
 
 class Once:
     """One training step of `method` with real adversarial images, up to the update; the update is the test's."""
 
-    def __init__(self, method, dtype=torch.float64, position=HERE):
-        self.method, self.position = method, position
-        x = torch.rand(5, 1, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    def __init__(self, method, dtype=torch.float64, here=None):
+        self.method, self.here = method, here or position()
         self.network = TorchNetwork(1).to(dtype).train()
         self.before = weights(self.network)
-        attack = training_attack(recipe.Attack(eps=0.2, step_size=0.05, steps=3), method)
-        batch = Batch(x.to(dtype), Y, torch.arange(5))
-        self.perturbed = method.perturb(self.network, batch, attack, HERE, torch.Generator().manual_seed(7))
-        self.network.calls.clear()
-        self.batch = batch
+        self.batch = tiny_batch(dtype=dtype)
+        self.perturbed = attacked(method, self.network, self.batch, self.here)
 
     def on(self, network):
-        return Step(network, None, self.batch, self.perturbed, lambda n, images, purpose: n(images), self.position)
+        return step_on(network, self.batch, self.perturbed, self.here)
 
     def robust_loss(self, network):
-        return torch.stack(list(self.method.losses(self.on(network)).values())).sum()
+        return total(self.method, self.on(network))
 
     def displaced(self):
-        return self.method.displaced(self.network, self.robust_loss, self.position)
+        return self.method.displaced(self.network, self.robust_loss, self.here)
 
     def loss(self):
         """The loss on M', its forwards in the method's order."""
         step = self.on(self.network)
-        for name in self.method.forwards:
-            getattr(step, name)
-        return torch.stack(list(self.method.losses(step).values())).sum()
+        run_forwards(self.method, step)
+        return total(self.method, step)
 
     def arguments(self):
         """What the oracle takes behind the weights."""
         m = self.method
-        return self.batch.x.numpy(), self.perturbed.images.numpy(), Y.tolist(), m.base, m.beta, m.gamma
+        return self.batch.x.numpy(), self.perturbed.images.numpy(), LABELS, m.base, m.beta, m.gamma
 
 
 def bits(network):
@@ -154,9 +155,7 @@ def test_the_running_statistics_see_the_forwards_at_the_moved_weights_alone(meth
     assert [np.array_equal(images.numpy(), o) for (_, images), o in zip(once.network.calls, order, strict=True)] == [
         True for _ in order
     ]
-    mean, variance = track(moved, order)
-    assert np.abs(once.network.norm.running_mean.numpy() - mean).max() < 1e-9
-    assert np.abs(once.network.norm.running_var.numpy() - variance).max() < 1e-9
+    assert_statistics(once.network, moved, order)
     assert int(once.network.norm.num_batches_tracked) == len(order)
 
 
@@ -174,24 +173,21 @@ def test_x_prime_is_made_at_the_weights_themselves_in_the_form_of_each_base():
     assert Awp(base="at").attack_form() == ("ce", "uniform")
     assert Awp(base="trades").attack_form() == ("kl", "gaussian")
     once = Once(Awp(base="trades"))
-    noise = torch.randn(once.batch.x.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    x, perturbed, y, *_ = once.arguments()
-    images, _, _ = climb(once.before, x, y, x + 0.001 * noise.numpy(), [0.2] * 5, [0.05] * 5, [3] * 5, "kl")
-    assert np.abs(perturbed - images).max() < 1e-6
+    assert_climbs(once.on(once.network), weights(once.network), "kl")
 
 
 @pytest.mark.parametrize("base", ["at", "trades"])
 def test_before_the_warmup_ends_and_with_gamma_0_it_is_its_base(base):
     plain = At() if base == "at" else Trades(beta=6.0)
     for method, epoch in ((Awp(base=base, warmup=10), 9), (Awp(base=base, gamma=0.0), 20)):
-        once = Once(method, position=Position(epoch, 20, 0, 3))
+        once = Once(method, here=position(epoch, 20))
         with once.displaced():
             assert once.network.calls == []
             assert all(np.array_equal(value, once.before[name]) for name, value in weights(once.network).items())
             found, expected = once.loss(), sum(plain.losses(once.on(once.network)).values())
         assert found.item() == pytest.approx(expected.item(), abs=1e-12)
     for method, epoch in ((Awp(base=base, warmup=10), 10), (Awp(base=base), 1)):
-        once = Once(method, position=Position(epoch, 20, 0, 3))
+        once = Once(method, here=position(epoch, 20))
         with once.displaced():
             assert not np.array_equal(weights(once.network)["first.weight"], once.before["first.weight"])
 
@@ -216,9 +212,8 @@ def test_convolutions_and_linear_layers_are_perturbed_and_buffers_copied_in_ever
 def test_the_recipe_knows_its_options_and_refuses_impossible_ones():
     found = {name: option.default for name, option in catalog("Method")["awp"].options.items()}
     assert found == {"base": "at", "gamma": 0.01, "warmup": 0, "beta": 6.0}
-    with pytest.raises(recipe.InvalidRecipe) as caught:
-        recipe.check({"method": {"name": "awp", "base": "alp", "gamma": -0.1, "warmup": -1, "beta": -2.0}})
-    assert sorted(p.key for p in caught.value.problems) == [f"method.{n}" for n in ("base", "beta", "gamma", "warmup")]
+    wrong = {"base": "alp", "gamma": -0.1, "warmup": -1, "beta": -2.0}
+    assert refused(name="awp", **wrong) == sorted(f"method.{key}" for key in wrong)
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
@@ -244,13 +239,6 @@ def test_the_shipped_recipes_have_the_authors_settings(data):
 
 @pytest.mark.parametrize(("base", "topology"), [("at", False), ("at", True), ("trades", True)])
 def test_the_engine_trains_it_alone_and_with_the_topology_loss(make_folder, base, topology):
-    rundir = make_folder(
-        method__name="awp", method__base=base, topology__enabled=topology, topology__source="both",
-        schedule__epochs=1, eval__topology=False,
-    )  # fmt: skip
-    done = run_engine(rundir)
-    assert done.returncode == 0, done.stderr
-    (epoch,) = [event for _, event in read(rundir.events.read_bytes()) if event["event"] == "epoch"]
-    parts = epoch["loss_ce"] + (epoch["loss_kl"] if base == "trades" else 0.0)
-    assert epoch["loss_robust"] == pytest.approx(parts)
-    assert ("loss_topology" in epoch) == topology
+    parts = ["ce", "kl"] if base == "trades" else ["ce"]
+    topology_loss = {"topology__enabled": topology, "topology__source": "both"}
+    trained(make_folder, {"name": "awp", "base": base}, parts, **topology_loss, **EVALUATED)

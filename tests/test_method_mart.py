@@ -3,69 +3,32 @@
 import numpy as np
 import pytest
 import torch
-from conftest import run_engine
 from oracles import mart as oracle
-from oracles.network import TorchNetwork, gradient, track, weights
-from oracles.pgd import attack as climb
+from stepping import EVALUATED, LABELS, assert_climbs, assert_formula, assert_forwards, refused, stepped, trained
 
-from engine import recipe
-from engine.attacks.training import training_attack
-from engine.events import read
 from engine.methods.mart import Mart, boosted_cross_entropy, misclassification_aware_kl
 from engine.options import catalog
-from engine.step import Batch, Position, Step
 from trainctl.recipes.load import resolve
-
-HERE = Position(epoch=1, epochs=2, batch=0, batches=3)
-Y = torch.tensor([0, 1, 2, 3, 1])
-
-
-def made(method, seed=0):
-    """A step of `method` with real adversarial images, its forwards made in the method's order."""
-    generator = torch.Generator().manual_seed(seed)
-    batch = Batch(torch.rand(5, 1, 2, 3, generator=generator, dtype=torch.float64), Y, torch.arange(5))
-    network = TorchNetwork(1).train()
-    before = weights(network)
-    attack = training_attack(recipe.Attack(eps=0.2, step_size=0.05, steps=3), method)
-    perturbed = method.perturb(network, batch, attack, HERE, torch.Generator().manual_seed(7))
-    network.calls.clear()
-    step = Step(network, None, batch, perturbed, lambda module, images, purpose: module(images), HERE)
-    for name in method.forwards:
-        getattr(step, name)
-    return step, network, before
 
 
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("beta", [0.0, 5.0, 6.0])
 def test_loss_and_parameter_gradients_are_those_of_the_formula(beta, seed):
-    step, network, w = made(Mart(beta=beta), seed)
-    parts = Mart(beta=beta).losses(step)
-    assert list(parts) == ["bce", "kl"]
-    total = torch.stack(list(parts.values())).sum()
-    total.backward()
-    x, perturbed, y = step.x.numpy(), step.perturbed.images.numpy(), Y.tolist()
-    assert total.item() == pytest.approx(oracle.loss(w, x, perturbed, y, beta), abs=1e-9)
-    for name, parameter in network.named_parameters():
-        slope = gradient(lambda a, n=name: oracle.loss({**w, n: a}, x, perturbed, y, beta), w[name])
-        assert np.abs(parameter.grad.numpy() - slope).max() < 1e-6, name
+    method = Mart(beta=beta)
+    step, network, w = stepped(method, seed=seed)
+    assert list(method.losses(step)) == ["bce", "kl"]
+    x, images = step.x.numpy(), step.perturbed.images.numpy()
+    assert_formula(method, step, network, w, lambda w: oracle.loss(w, x, images, LABELS, beta))
 
 
-def test_x_prime_climbs_the_cross_entropy_from_a_gaussian_start():
-    step, _, w = made(Mart())
-    noise = torch.randn(step.x.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    start = step.x.numpy() + 0.001 * noise.numpy()
-    images, _, _ = climb(w, step.x.numpy(), Y.tolist(), start, [0.2] * 5, [0.05] * 5, [3] * 5, "ce")
-    assert np.abs(step.perturbed.images.numpy() - images).max() < 1e-6
+@pytest.mark.parametrize("beta", [0.0, 5.0, 6.0])
+def test_x_prime_climbs_the_cross_entropy_from_a_gaussian_start(beta):
+    step, _, w = stepped(Mart(beta=beta))
+    assert_climbs(step, w, "ce")
 
 
 def test_the_running_statistics_see_x_and_then_x_prime():
-    step, network, w = made(Mart())
-    Mart().losses(step)
-    assert [mode for mode, _ in network.calls] == ["bn-train", "bn-train"]
-    assert torch.equal(network.calls[0][1], step.x) and torch.equal(network.calls[1][1], step.perturbed.images)
-    mean, variance = track(w, [step.x.numpy(), step.perturbed.images.numpy()])
-    assert np.abs(network.norm.running_mean.numpy() - mean).max() < 1e-9
-    assert np.abs(network.norm.running_var.numpy() - variance).max() < 1e-9
+    assert_forwards(Mart(), *stepped(Mart()), ["x", "x'"])
 
 
 def test_the_boosted_loss_punishes_the_most_likely_wrong_class():
@@ -100,9 +63,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(dtype):
 def test_the_recipe_knows_its_option_and_refuses_impossible_ones():
     assert catalog("Method")["mart"].options["beta"].default == 6.0
     for wrong in (-1.0, "6", True):
-        with pytest.raises(recipe.InvalidRecipe) as caught:
-            recipe.check({"method": {"name": "mart", "beta": wrong}})
-        assert [problem.key for problem in caught.value.problems] == ["method.beta"]
+        assert refused(name="mart", beta=wrong) == ["method.beta"]
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
@@ -120,12 +81,5 @@ def test_the_shipped_recipes_have_the_authors_settings(data):
 
 @pytest.mark.parametrize("topology", [False, True])
 def test_the_engine_trains_it_alone_and_with_the_topology_loss(make_folder, topology):
-    rundir = make_folder(
-        method__name="mart", topology__enabled=topology, topology__source="natural", schedule__epochs=1,
-        eval__topology=False,
-    )  # fmt: skip
-    done = run_engine(rundir)
-    assert done.returncode == 0, done.stderr
-    (epoch,) = [event for _, event in read(rundir.events.read_bytes()) if event["event"] == "epoch"]
-    assert epoch["loss_robust"] == pytest.approx(epoch["loss_bce"] + epoch["loss_kl"])
-    assert ("loss_topology" in epoch) == topology
+    topology_loss = {"topology__enabled": topology, "topology__source": "natural"}
+    trained(make_folder, {"name": "mart"}, ["bce", "kl"], **topology_loss, **EVALUATED)

@@ -1,19 +1,18 @@
 """The training methods on a tiny network: losses and gradients against formulas, and the BatchNorm bookkeeping."""
 
-import numpy as np
 import pytest
 import torch
 from oracles import methods as oracle
-from oracles.network import TorchNetwork, forward, gradient, track, weights
+from oracles.network import TorchNetwork, forward, weights
+from stepping import assert_formula, assert_forwards, assert_gradients, assert_statistics, step_on, stepped, total
 
 from engine import recipe
-from engine.attacks.training import training_attack
 from engine.methods.at import At
 from engine.methods.lbgat import Lbgat
 from engine.methods.standard import Standard
 from engine.methods.trades import Trades
 from engine.options import catalog, load_class
-from engine.step import Batch, Perturbed, Position, Step
+from engine.step import Batch, Perturbed
 
 METHODS = [
     (At(), lambda m, s, x, p, y: oracle.at(m, x, p, y)),
@@ -21,47 +20,29 @@ METHODS = [
     (Trades(beta=0.0), lambda m, s, x, p, y: oracle.trades(m, x, p, y, 0.0)),
 ] + [
     (
-        Lbgat(base=base, form=form, beta=3.0, gamma=0.7),
-        lambda m, s, x, p, y, base=base, form=form: oracle.lbgat(m, s, x, p, y, base, form, 3.0, 0.7),
+        Lbgat(base=base, form=form, beta=3.0, gamma=0.7, alpha=1.3),
+        lambda m, s, x, p, y, base=base, form=form: oracle.lbgat(m, s, x, p, y, base, form, 3.0, 0.7, 1.3),
     )
-    for base in ("at", "trades")
+    for base in ("at", "alp", "trades")
     for form in ("official", "paper")
 ]
 FORWARDS = {"At": ["x'"], "Trades": ["x", "x'"], "Lbgat": ["x'", "x"], "Standard": ["x"]}
 
-HERE = Position(epoch=1, epochs=2, batch=0, batches=3)
 
-
-def made(method, seed=0):
-    """A step of `method`: networks in train mode, real adversarial images, forwards in the method's order."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(5, 1, 2, 3, generator=generator, dtype=torch.float64)
-    batch = Batch(x, torch.tensor([0, 1, 2, 3, 1]), torch.arange(5))
-    adversarial, standard = TorchNetwork(1).train(), TorchNetwork(2, hidden=3).train()
-    attack = training_attack(recipe.Attack(eps=0.2, step_size=0.05, steps=3), method)
-    perturbed = None if attack is None else method.perturb(adversarial, batch, attack, HERE, generator)
-    adversarial.calls.clear()
-    before = (weights(adversarial), weights(standard))
-    step = Step(adversarial, standard, batch, perturbed, lambda network, images, purpose: network(images), HERE)
-    for name in method.forwards:
-        getattr(step, name)
-    return step, adversarial, standard, before
+def made(method):
+    """(a step of `method`, M', M, the weights of both before the step)."""
+    standard = TorchNetwork(2, hidden=3).train()
+    fresh = weights(standard)
+    step, adversarial, before = stepped(method, standard=standard)
+    return step, adversarial, standard, (before, fresh)
 
 
 @pytest.mark.parametrize(("method", "formula"), METHODS, ids=[repr(method) for method, _ in METHODS])
 def test_losses_and_parameter_gradients_are_those_of_the_formula(method, formula):
     step, adversarial, standard, (w, v) = made(method)
-    total = torch.stack(list(method.losses(step).values())).sum()
-    total.backward()
     x, perturbed, y = step.x.numpy(), step.perturbed.images.numpy(), step.y.tolist()
-    assert total.item() == pytest.approx(formula(w, v, x, perturbed, y), abs=1e-9)
-    for name, parameter in adversarial.named_parameters():
-        slope = gradient(lambda a, n=name: formula({**w, n: a}, v, x, perturbed, y), w[name])
-        assert np.abs(parameter.grad.numpy() - slope).max() < 1e-6, name
-    for name, parameter in standard.named_parameters():
-        slope = gradient(lambda a, n=name: formula(w, {**v, n: a}, x, perturbed, y), v[name])
-        found = np.zeros_like(slope) if parameter.grad is None else parameter.grad.numpy()
-        assert np.abs(found - slope).max() < 1e-6, name
+    assert_formula(method, step, adversarial, w, lambda w: formula(w, v, x, perturbed, y))
+    assert_gradients(standard, v, lambda v: formula(w, v, x, perturbed, y))
 
 
 def test_standard_training_is_the_cross_entropy_of_natural_images():
@@ -78,26 +59,36 @@ def test_standard_training_is_the_cross_entropy_of_natural_images():
 @pytest.mark.parametrize("method", [Standard(), *[method for method, _ in METHODS]], ids=repr)
 def test_each_method_moves_the_running_statistics_by_its_own_forwards_in_order(method):
     step, adversarial, standard, (w, v) = made(method)
-    method.losses(step)
-    names = ["x" if torch.equal(images, step.x) else "x'" for _, images in adversarial.calls]
-    assert names == FORWARDS[type(method).__name__]
-    assert {mode for mode, _ in adversarial.calls} == {"bn-train"}
-    mean, variance = track(w, [images.numpy() for _, images in adversarial.calls])
-    assert np.abs(adversarial.norm.running_mean.numpy() - mean).max() < 1e-9
-    assert np.abs(adversarial.norm.running_var.numpy() - variance).max() < 1e-9
+    assert_forwards(method, step, adversarial, w, FORWARDS[type(method).__name__])
     assert int(standard.norm.num_batches_tracked) == (1 if method.needs_standard else 0)
     if method.needs_standard:
-        assert np.abs(standard.norm.running_mean.numpy() - track(v, [step.x.numpy()])[0]).max() < 1e-9
+        assert_statistics(standard, v, [step.x.numpy()])
 
 
 def test_the_parts_have_the_names_they_are_logged_under():
     names = {repr(method): list(method.losses(made(method)[0])) for method, _ in METHODS}
     assert names[repr(At())] == ["ce"]
     assert names[repr(Trades())] == ["ce", "kl"]
-    assert names[repr(Lbgat(base="at", form="official", beta=3.0, gamma=0.7))] == ["mse"]
-    assert names[repr(Lbgat(base="trades", form="official", beta=3.0, gamma=0.7))] == ["kl", "mse"]
-    assert names[repr(Lbgat(base="at", form="paper", beta=3.0, gamma=0.7))] == ["ce", "mse"]
-    assert names[repr(Lbgat(base="trades", form="paper", beta=3.0, gamma=0.7))] == ["ce", "kl", "mse"]
+    lbgat = {(m.base, m.form): names[repr(m)] for m, _ in METHODS if isinstance(m, Lbgat)}
+    assert lbgat == {
+        ("at", "official"): ["mse"],
+        ("at", "paper"): ["ce", "mse"],
+        ("alp", "official"): ["pairing", "mse"],
+        ("alp", "paper"): ["ce", "pairing", "mse"],
+        ("trades", "official"): ["kl", "mse"],
+        ("trades", "paper"): ["ce", "kl", "mse"],
+    }
+
+
+@pytest.mark.parametrize("form", ["official", "paper"])
+def test_lbgat_climbs_the_kl_or_what_its_base_climbs(form):
+    at, alp, trades = (Lbgat(base=base, form=form).attack_form() for base in ("at", "alp", "trades"))
+    assert at == (("ce", "gaussian") if form == "paper" else ("kl", "gaussian"))
+    assert (alp, trades) == (("ce", "gaussian"), ("kl", "gaussian"))
+    # x' itself: that of a plain cross-entropy attack, and not that of the KL
+    images = {repr(m): made(m)[0].perturbed.images for m in (Lbgat(base="alp", form=form), At(), Trades())}
+    on_alp, of_at, of_trades = images.values()
+    assert torch.equal(on_alp, of_at) and not torch.equal(on_alp, of_trades)
 
 
 @pytest.mark.parametrize("method", [method for method, _ in METHODS], ids=repr)
@@ -108,13 +99,12 @@ def test_extreme_logits_give_finite_losses_and_gradients(method):
         adversarial.last.bias.copy_(torch.tensor([500.0, -500.0, 0.0, 2000.0]))
     batch = Batch(step.x.float(), step.y, step.batch.index)
     perturbed = Perturbed(batch, step.perturbed.images.float(), step.perturbed.steps_correct)
-    networks = adversarial.float(), TorchNetwork(2).float()
-    step = Step(*networks, batch, perturbed, lambda network, images, purpose: network(images), HERE)
+    step = step_on(adversarial.float(), batch, perturbed, standard=TorchNetwork(2).float())
     assert (step.natural.logits.softmax(1) == 0).any()
     adversarial.zero_grad()
-    total = torch.stack(list(method.losses(step).values())).sum()
-    total.backward()
-    assert torch.isfinite(total)
+    loss = total(method, step)
+    loss.backward()
+    assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in adversarial.parameters())
 
 
@@ -132,6 +122,8 @@ def test_the_recipe_holds_the_options_to_their_bounds():
         recipe.check({"method": {"name": "trades", "beta": -1.0}})
     assert [problem.key for problem in caught.value.problems] == ["method.beta"]
     with pytest.raises(recipe.InvalidRecipe) as caught:
-        recipe.check({"method": {"name": "lbgat", "base": "alp", "gamma": -0.5}})
-    assert sorted(problem.key for problem in caught.value.problems) == ["method.base", "method.gamma"]
+        recipe.check({"method": {"name": "lbgat", "base": "mart", "gamma": -0.5, "alpha": -0.1}})
+    assert sorted(problem.key for problem in caught.value.problems) == [
+        "method.alpha", "method.base", "method.gamma",
+    ]  # fmt: skip
     assert recipe.check({"method": {"name": "lbgat", "form": "paper"}}).method.form == "paper"
