@@ -104,7 +104,7 @@ def test_killed_at_random_moments_it_resumes_bit_identically(make_folder: Make, 
     moments = random.Random(variant)
     command = [sys.executable, "-m", "engine", str(broken.path)]
     kills = 0
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         before = broken.events.stat().st_size if broken.events.exists() else 0
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60

@@ -62,9 +62,8 @@ def test_the_recipe_knows_its_options_and_refuses_impossible_ones():
     assert recipe.check({"method": {"name": "alp", "weight": 0.5}}).method.weight == 0.5
 
 
-@pytest.mark.parametrize("topology", [False, True])
-def test_the_engine_trains_it_alone_and_with_the_topology_loss(make_folder, topology):
-    topology_loss = {"topology__enabled": topology, "topology__source": "both"}
+def test_the_engine_trains_it_with_the_topology_loss(make_folder):
+    topology_loss = {"topology__enabled": True, "topology__source": "both"}
     trained(make_folder, {"name": "alp"}, ["ce", "mse"], **topology_loss, **EVALUATED)
 
 

@@ -237,7 +237,7 @@ def test_the_shipped_recipes_have_the_authors_settings(data):
     assert (at.data.padding, trades.data.padding) == ("reflect" if data == "cifar10" else "zeros", "zeros")
 
 
-@pytest.mark.parametrize(("base", "topology"), [("at", False), ("at", True), ("trades", True)])
+@pytest.mark.parametrize(("base", "topology"), [("at", False), ("trades", True)])
 def test_the_engine_trains_it_alone_and_with_the_topology_loss(make_folder, base, topology):
     parts = ["ce", "kl"] if base == "trades" else ["ce"]
     topology_loss = {"topology__enabled": topology, "topology__source": "both"}

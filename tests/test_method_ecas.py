@@ -178,6 +178,6 @@ def test_the_recipes_have_their_authors_settings(data, name, attack, epochs, mil
     assert found.attack.batchnorm == "eval"
 
 
-@pytest.mark.parametrize(("base", "train"), [("at", False), ("at", True), ("trades", True), ("awp", True)])
+@pytest.mark.parametrize(("base", "train"), [("at", False), ("trades", True), ("awp", True)])
 def test_the_engine_trains_with_it(make_folder, base, train):
     trained(make_folder, {"name": "ecas", "base": base}, PARTS[base], topology__enabled=train)

@@ -79,7 +79,6 @@ def test_the_shipped_recipes_have_the_authors_settings(data):
         assert (r.attack.eps, r.attack.step_size, r.attack.steps, r.attack.start) == (0.031, 0.007, 10, "gaussian")
 
 
-@pytest.mark.parametrize("topology", [False, True])
-def test_the_engine_trains_it_alone_and_with_the_topology_loss(make_folder, topology):
-    topology_loss = {"topology__enabled": topology, "topology__source": "natural"}
+def test_the_engine_trains_it_with_the_topology_loss(make_folder):
+    topology_loss = {"topology__enabled": True, "topology__source": "natural"}
     trained(make_folder, {"name": "mart"}, ["bce", "kl"], **topology_loss, **EVALUATED)

@@ -96,7 +96,7 @@ def save(figure: Any, path: Path) -> None:
     MachineError if the file cannot be written.
     """
     check_format(path)
-    # No date in it: the same runs give the same file.
+    # No date in it: a figure that has not changed should not look new.
     from matplotlib import rc_context
 
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
