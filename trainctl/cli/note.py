@@ -22,15 +22,12 @@ def note(
     home: HomeOption = None,
 ) -> None:
     """Write a note on a run, or print it."""
-    from trainctl.registry.select import resolve
+    from trainctl.registry.select import some
 
     if text is not None and len(text) > LONGEST:
         raise UsageError(f"the note has {len(text)} characters, more than {LONGEST}")
     place = find_home(home)
-    rows = resolve(place, [run])
-    if not rows:
-        raise UsageError(f"no run fits {run!r}", "`trainctl ls` lists them")
-    for row in rows:
+    for row in some(place, [run]):
         folder = place.run(row.id)
         labels = folder.json("labels.json")
         if text is None:

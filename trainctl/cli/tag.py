@@ -18,14 +18,11 @@ def tag(
     home: HomeOption = None,
 ) -> None:
     """Put tags on runs, or take them off."""
-    from trainctl.registry.select import resolve
+    from trainctl.registry.select import some
 
     wanted = [check_tag(text) for text in tags]
     place = find_home(home)
-    rows = resolve(place, [run])
-    if not rows:
-        raise UsageError(f"no run fits {run!r}", "`trainctl ls` lists them")
-    for row in rows:
+    for row in some(place, [run]):
         folder = place.run(row.id)
         labels = folder.json("labels.json")
         had = labels.get("tags", folder.json("run.json").get("tags"))
