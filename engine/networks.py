@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from engine.checkpoint import pick, put, restore
 from engine.data.base import Splits
 from engine.machine import Machine
-from engine.methods.base import Method
 from engine.models.build import build
 from engine.models.output import Output
 from engine.randomness import derive
-from engine.recipe import Model, Optim, Recipe, Schedule
+from engine.recipe import Model, Optim, Recipe, Schedule, needs_standard
 
 
 @dataclass
@@ -44,6 +43,16 @@ class Networks:
             named |= {p: f"standard.{n}" for n, p in self.standard.named_parameters()}
         return named
 
+    def widths(self, image: tuple[int, ...]) -> tuple[int, int]:
+        """Number of penultimate features of M' and of M (0 without M), on images of shape `image` (C, H, W)."""
+        found = []
+        for network in self.present():
+            network.eval()
+            with torch.no_grad():
+                blank = torch.zeros(2, *image, device=next(network.parameters()).device)
+                found.append(network(blank).features.shape[1])
+        return found[0], (found[1] if self.standard is not None else 0)
+
     def eager(self) -> None:
         """Undo `compile_networks`: evaluation computes as it would without."""
         for network in self.present():
@@ -60,7 +69,7 @@ class Networks:
             self.standard.train(training and not self.frozen)
 
 
-def build_networks(recipe: Recipe, method: Method, splits: Splits, device: torch.device) -> Networks:
+def build_networks(recipe: Recipe, splits: Splits, device: torch.device) -> Networks:
     """M' and, if needed, M, with initial weights that depend on the seed and on nothing else."""
     channels, image_size = splits.train.images.shape[1], splits.train.images.shape[-1]
 
@@ -72,7 +81,7 @@ def build_networks(recipe: Recipe, method: Method, splits: Splits, device: torch
 
     topology = recipe.topology
     adversarial = one(recipe.model, "adversarial")
-    if not (topology.enabled or method.needs_standard):
+    if not needs_standard(recipe):
         return Networks(adversarial, None)
     return Networks(adversarial, one(recipe.standard, "standard"), topology.enabled and topology.variant == "star")
 

@@ -1,6 +1,6 @@
-"""What a method or a data set can be told, read from its source without importing it.
+"""What a method, a term or a data set can be told, read from its source without importing it.
 
-A method (or data set) is one file with one class, and its options are that class's annotated fields::
+A method (or term, or data set) is one file with one class, and its options are that class's annotated fields::
 
     @dataclass(frozen=True)
     class Trades(Method):
@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-KINDS = {"Method": "methods", "DataSource": "data"}  # base class -> folder of the package
+KINDS = {"Method": "methods", "Term": "regularizers", "DataSource": "data"}  # base class -> folder of the package
 TYPES: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
 
 
@@ -45,7 +45,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Entry:
-    """One method or data set: where it stands, what its docstring says, its options and literal class constants."""
+    """A method, term or data set: where it stands, what its docstring says, its options and literal class constants."""
 
     name: str
     path: Path
@@ -65,9 +65,10 @@ def plugin_folders() -> list[Path]:
 
 
 def catalog(kind: str) -> dict[str, Entry]:
-    """Every method (`kind="Method"`) or data set (`"DataSource"`) by name; plug-ins last, so they may replace one.
+    """Every method (`kind="Method"`), term (`"Term"`) or data set (`"DataSource"`) by name.
 
-    Raises SyntaxError or ValueError (naming the file) for a file that cannot be read this way.
+    Plug-ins come last, so they may replace one. Raises SyntaxError or ValueError (naming the file) for a file that
+    cannot be read this way.
     """
     folders = [PACKAGE / KINDS[kind], *plugin_folders()]
     files = [file for folder in folders for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]

@@ -6,10 +6,11 @@ already computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from engine.models.output import Output
@@ -73,18 +74,40 @@ class Step:
     @cached_property
     def natural(self) -> Output:
         """M' on x."""
-        return self._forward(self._adversarial, self.x, "natural")
+        return self._run("natural")
 
     @cached_property
     def adversarial(self) -> Output:
         """M' on x'."""
-        if self.perturbed is None:
-            raise RuntimeError("this method makes no adversarial images, but a loss asks for them")
-        return self._forward(self._adversarial, self.perturbed.images, "adversarial")
+        return self._run("adversarial")
 
     @cached_property
     def standard(self) -> Output:
         """M on x."""
-        if self._standard is None:
-            raise RuntimeError("this run has no standard network, but a loss asks for it")
-        return self._forward(self._standard, self.x, "standard")
+        return self._run("standard")
+
+    def make(self, names: Iterable[str]) -> None:
+        """Make the forwards `names` in this order, each to be read above; one made before is made `again`."""
+        for name in names:
+            if name in vars(self):
+                self.again([name])
+            else:
+                getattr(self, name)
+
+    def again(self, names: Iterable[str]) -> None:
+        """Make the forwards `names` only for what they do to BatchNorm's running statistics."""
+        with torch.no_grad():
+            for name in names:
+                self._run(name, " again")
+
+    def _run(self, name: str, why: str = "") -> Output:
+        network, images = self._adversarial, self.x
+        if name == "adversarial":
+            if self.perturbed is None:
+                raise RuntimeError("this method makes no adversarial images, but a loss asks for them")
+            images = self.perturbed.images
+        elif name == "standard":
+            if self._standard is None:
+                raise RuntimeError("this run has no standard network, but a loss asks for it")
+            network = self._standard
+        return self._forward(network, images, name + why)

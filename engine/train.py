@@ -1,7 +1,7 @@
 """The training loop: make x' -> one shared set of forwards -> a sum of named losses -> step.
 
-No method is named here. What a method needs it says itself (engine/methods), what TRAIN adds is a term
-(engine/regularizers/topology.py), and every random number is a function of the seed and the position, so a
+No method is named here. What a method needs it says itself (engine/methods), what TRAIN and the other terms add is
+a regularizer (engine/regularizers), and every random number is a function of the seed and the position, so a
 checkpoint needs weights, momentum and the position only, and a resumed run is bit-identical.
 """
 
@@ -25,12 +25,12 @@ from engine.events import EventLog
 from engine.lifecycle import Lifecycle
 from engine.losses import cross_entropy
 from engine.machine import Machine
-from engine.methods.base import Method
+from engine.methods.base import Method, Order
 from engine.networks import Forward, Networks, build_optimizer, learning_rate
 from engine.randomness import derive, generator
 from engine.recipe import Recipe
-from engine.regularizers.topology import TopologyTerm
-from engine.step import Batch, Position, Step
+from engine.regularizers.base import Regularizer
+from engine.step import Batch, Perturbed, Position, Step
 
 
 class Diverged(Exception):
@@ -59,18 +59,20 @@ class Trainer:
     """Trains one run from wherever its last checkpoint stands."""
 
     def __init__(
-        self, recipe: Recipe, method: Method, splits: Splits, networks: Networks, machine: Machine,
-        life: Lifecycle, log: EventLog, recipe_hash: str,
+        self, recipe: Recipe, method: Method, regularizers: dict[str, Regularizer], splits: Splits,
+        networks: Networks, machine: Machine, life: Lifecycle, log: EventLog, recipe_hash: str,
     ) -> None:  # fmt: skip
+        """`method` and `regularizers` (by name) are prepared for this run."""
         self.recipe, self.method, self.splits, self.networks = recipe, method, splits, networks
+        self.regularizers = regularizers
         self.machine, self.life, self.log = machine, life, log
         self.recipe_hash = recipe_hash
         self.batches = 0  # steps an epoch
         self.attack = training_attack(recipe.attack, method)
         self.forward = Forward(machine, recipe.run.seed)
-        self.term: TopologyTerm | None = None
-        if recipe.topology.enabled:
-            self.term = TopologyTerm(recipe.topology, recipe.schedule.epochs, len(splits.train), machine.device)
+        self.order = Order(method.forwards)
+        if recipe.method.forwards == "official" and self.attack is not None:
+            self.order = method.official(self.attack)
         pretrain = networks.frozen and not recipe.standard.weights
         self._enter(Progress(stage="pretrain" if pretrain else "train"))
 
@@ -94,8 +96,10 @@ class Trainer:
         self._enter(Progress(**state["progress"]))
         self.networks.restore(tensors, path)
         checkpoint.restore_optimizer(self.optimizer, self.names, checkpoint.pick(tensors, "optimizer."))
-        if self.term is not None:
-            self.term.load_state(checkpoint.pick(tensors, "topology."))
+        if self.method.memory is not None:
+            checkpoint.restore(self.method.memory, checkpoint.pick(tensors, "method."), path)
+        for name, regularizer in self.regularizers.items():
+            regularizer.load_state(checkpoint.pick(tensors, f"{name}."))
         self.life.step = self.progress.step
         return int(state["events"])
 
@@ -106,8 +110,10 @@ class Trainer:
         state = {"recipe": self.recipe_hash, "progress": asdict(self.progress), "rule": self._rule(which)}
         if which == "last":
             tensors |= checkpoint.put(checkpoint.optimizer_state(self.optimizer, self.names), "optimizer.")
-            if self.term is not None:
-                tensors |= checkpoint.put(self.term.state(), "topology.")
+            if self.method.memory is not None:
+                tensors |= checkpoint.put(self.method.memory.state_dict(), "method.")
+            for name, regularizer in self.regularizers.items():
+                tensors |= checkpoint.put(regularizer.state(), f"{name}.")
         if announce:
             self.log.write("checkpoint", checkpoint=which, rule=self._rule(which), file=path.name, **announce)
         checkpoint.save(path, tensors, {**state, "events": self.log.position()})
@@ -123,6 +129,8 @@ class Trainer:
             self.names: dict[Tensor, str] = {p: f"standard.{n}" for n, p in standard.named_parameters()}
         else:
             self.names = self.networks.trained()
+            for term, regularizer in self.regularizers.items():
+                self.names |= {parameter: f"{term}.{name}" for name, parameter in regularizer.learnt().items()}
             if standard is not None and self.networks.frozen:
                 standard.requires_grad_(False)
         self.optimizer = build_optimizer(self.recipe.optim, list(self.names))
@@ -247,11 +255,7 @@ class Trainer:
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
         at, networks = self.progress, self.networks
         position = Position(at.epoch, self.recipe.schedule.epochs, at.batch, self.batches)
-        perturbed = None
-        if self.attack is not None:
-            start = generator(self.machine.device, self.recipe.run.seed, "attack", at.epoch, at.batch)
-            with self.forward.precision():
-                perturbed = self.method.perturb(networks.adversarial, batch, self.attack, position, start)
+        perturbed: Perturbed | None = None
 
         def on(network: nn.Module) -> Step:
             return Step(network, networks.standard, batch, perturbed, self.forward, position)
@@ -259,24 +263,36 @@ class Trainer:
         def robust_loss(network: nn.Module) -> Tensor:
             return torch.stack(list(self.method.losses(on(network)).values())).sum()
 
+        on(networks.adversarial).again(self.order.before_attack)
+        if self.attack is not None:
+            start = generator(self.machine.device, self.recipe.run.seed, "attack", at.epoch, at.batch)
+            with self.forward.precision():
+                perturbed = self.method.perturb(networks.adversarial, batch, self.attack, position, start)
+        step = on(networks.adversarial)
+        step.again(self.order.before)
         with self.method.displaced(networks.adversarial, robust_loss, position):
-            return self._update(on(networks.adversarial))
+            metrics = self._update(step)
+        step.again(self.order.after)
+        return metrics
 
     def _update(self, step: Step) -> dict[str, Tensor]:
         """Forwards, losses, gradient and update; returns the metrics of the step."""
         networks = self.networks
-        for name in dict.fromkeys((*self.method.forwards, *(self.term.forwards if self.term else ()))):
-            getattr(step, name)
+        step.make(self.order.loss)
+        needed = dict.fromkeys(name for regularizer in self.regularizers.values() for name in regularizer.needs)
+        step.make(name for name in needed if name not in self.order.loss)
 
         parts = self.method.losses(step)
         robust = torch.stack(list(parts.values())).sum()
         metrics = {"loss": robust, "loss_robust": robust, **{f"loss_{name}": part for name, part in parts.items()}}
         total = robust
-        if self.term is not None:
-            l_tp = self.term.loss(step)
-            topology = self.term.weight(step.position.epoch) * l_tp
-            total = total + topology
-            metrics |= {"loss": total, "loss_topology": topology, "l_tp": l_tp}
+        for name, regularizer in self.regularizers.items():
+            unweighted = regularizer.loss(step)
+            weighted = regularizer.scale(step.position.epoch) * unweighted
+            total = total + weighted
+            metrics |= {"loss": total, f"loss_{name}": weighted}
+            if regularizer.measure:
+                metrics[regularizer.measure] = unweighted
         if networks.standard is not None and not networks.frozen:
             standard = cross_entropy(step.standard.logits, step.y)
             total = total + standard

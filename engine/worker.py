@@ -25,7 +25,10 @@ from engine.machine import Machine, MachineLacks
 from engine.methods.base import Method
 from engine.networks import Networks, build_networks, compile_networks
 from engine.recipe import InvalidRecipe, Recipe, check, own_options
+from engine.regularizers.base import Regularizer, Term
+from engine.regularizers.topology import TopologyTerm
 from engine.rundir import RunDir, replace
+from engine.task import Task
 from engine.train import Diverged, Interrupted, Trainer, parameters
 
 DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
@@ -105,15 +108,16 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     recipe = _read_recipe(rundir)
     setup = machine.prepare(recipe.run)
     rundir.write_json("env.json", machine.environment(recipe, setup))
-    method = _method(recipe)
-    splits, networks = _load(recipe, setup, method)
+    splits, networks = _load(recipe, setup)
+    task = _task(recipe, splits, networks, setup.device)
+    method, regularizers = _method(recipe).prepared(task), _regularizers(recipe, task)
     rundir.checkpoints.mkdir(exist_ok=True)
     if not rundir.events.exists():
         rundir.events.touch()
 
     log = EventLog(rundir.events, narrate.say)
     recipe_hash = hashlib.sha256(rundir.recipe.read_bytes()).hexdigest()
-    trainer = Trainer(recipe, method, splits, networks, setup, life, log, recipe_hash)
+    trainer = Trainer(recipe, method, regularizers, splits, networks, setup, life, log, recipe_hash)
     position = trainer.resume()
     life.began(trainer.progress.step if position is not None else None)
     # Events behind the checkpoint tell of steps that are about to be taken again.
@@ -149,9 +153,27 @@ def _method(recipe: Recipe) -> Method:
     return method
 
 
-def _load(recipe: Recipe, setup: Machine, method: Method | None = None) -> tuple[Splits, Networks]:
+def _regularizers(recipe: Recipe, task: Task) -> dict[str, Regularizer]:
+    """TRAIN's term and those of [terms], by name."""
+    found: dict[str, Regularizer] = {}
+    if recipe.topology.enabled:
+        found["topology"] = TopologyTerm(recipe.topology, recipe.schedule.epochs, len(task.labels), task.device)
+    for name, settings in recipe.terms.model_dump().items():
+        term = options.load_class(options.catalog("Term")[name])(**settings)
+        assert isinstance(term, Term)
+        found[name] = term.prepared(task)
+    return found
+
+
+def _task(recipe: Recipe, splits: Splits, networks: Networks, device: torch.device) -> Task:
+    channels, height, width = splits.train.images.shape[1:]
+    image = (channels, height, width)
+    return Task(recipe, splits.classes, image, splits.train.labels.to(device), *networks.widths(image), device)
+
+
+def _load(recipe: Recipe, setup: Machine) -> tuple[Splits, Networks]:
     splits = load_data(recipe)
-    networks = build_networks(recipe, method or _method(recipe), splits, setup.device)
+    networks = build_networks(recipe, splits, setup.device)
     if networks.frozen and networks.standard is not None and recipe.standard.weights:
         path = Path(recipe.standard.weights).expanduser()
         tensors, _ = checkpoint.load(path)

@@ -197,9 +197,9 @@ def test_the_weight_follows_the_recipe():
     constant = TopologyTerm(recipe.Topology(weight=5.0), 100, 10, "cpu")
     ramped = TopologyTerm(recipe.Topology(weight=20.0, ramp=True), 100, 10, "cpu")
     literal = recipe.Topology(weight=20.0, ramp=True, ramp_form="literal", ramp_first=0, ramp_period=0)
-    assert [constant.weight(epoch) for epoch in (1, 100)] == [5.0, 5.0]
-    assert ramped.weight(10) == pytest.approx(20 * 0.462117, abs=1e-5)
-    assert TopologyTerm(literal, 40, 10, "cpu").weight(1) == pytest.approx(40 / (1 + math.exp(-1)))
+    assert [constant.scale(epoch) for epoch in (1, 100)] == [5.0, 5.0]
+    assert ramped.scale(10) == pytest.approx(20 * 0.462117, abs=1e-5)
+    assert TopologyTerm(literal, 40, 10, "cpu").scale(1) == pytest.approx(40 / (1 + math.exp(-1)))
 
 
 # --- the term of a run -------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_the_default_term_is_the_loss_of_the_adversarial_features():
     assert torch.equal(value, topology_loss(h, adversarial))
     value.backward()
     assert h.grad is None
-    assert term().forwards == ("standard", "adversarial")
+    assert term().needs == ("standard", "adversarial")
     assert term().state() == {}
 
 
@@ -253,9 +253,9 @@ def test_the_variants_differ_in_who_follows_whom():
 def test_the_features_come_from_the_source_that_the_recipe_names():
     h, adversarial, natural = features(1), features(2), features(3)
     on_adversarial, on_natural = topology_loss(h, adversarial), topology_loss(h, natural)
-    assert term(source="natural").forwards == ("standard", "natural")
+    assert term(source="natural").needs == ("standard", "natural")
     assert torch.equal(term(source="natural").loss(step(h, None, natural)), on_natural)
-    assert term(source="both").forwards == ("standard", "adversarial", "natural")
+    assert term(source="both").needs == ("standard", "adversarial", "natural")
     both = term(source="both").loss(step(h, adversarial, natural))
     assert torch.allclose(both, (on_adversarial + on_natural) / 2)
 

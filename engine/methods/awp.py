@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from engine.methods.at import At
-from engine.methods.base import Method
+from engine.methods.at import At, scored
+from engine.methods.base import Method, Order
 from engine.methods.trades import Trades
 from engine.options import option
 
 if TYPE_CHECKING:
+    from engine.attacks.pgd import PGD
     from engine.models.output import Output
     from engine.step import Position, Step
 
@@ -41,6 +42,10 @@ class Awp(Method):
         if self.base == "trades":
             return Trades.attack_loss, Trades.attack_start
         return self.attack_loss, self.attack_start
+
+    def official(self, attack: PGD) -> Order:
+        """TRADES-AWP runs x', x and x again, all at w + v; AT-AWP is built on the code of Rice et al."""
+        return Order(("adversarial", "natural", "natural")) if self.base == "trades" else scored(attack)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The losses of the base."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,22 @@ from engine.step import Perturbed
 if TYPE_CHECKING:
     from engine.attacks.pgd import PGD
     from engine.step import Batch, Position, Step
+    from engine.task import Task
+
+
+@dataclass(frozen=True)
+class Order:
+    """The train-mode forwards of one step, which move BatchNorm's statistics: "natural" (M' on x), "adversarial" (M' on
+    x'), "standard" (M on x). Those outside `loss`, and repetitions in it, serve nothing else and carry no gradient.
+    """
+
+    loss: tuple[str, ...]
+    """Those of the losses, at the weights that `Method.displaced` gives."""
+    before_attack: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    """Between attack and losses, before the weights are displaced."""
+    after: tuple[str, ...] = ()
+    """After the update."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +53,23 @@ class Method(ABC):
     """Train-mode forwards in order: "natural" (M' on x), "adversarial" (M' on x'), "standard" (M on x)."""
     needs_standard: ClassVar[bool] = False
     """True: M is trained beside M' even without TRAIN."""
+    inferred: ClassVar[str] = ""
+    """What its authors leave open and is our choice, for people; empty: nothing."""
+
+    memory: nn.Module | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """Made by `prepared`: what the method trains by itself or remembers; in each checkpoint, not in M' optimizer."""
 
     @abstractmethod
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The parts of L_robust by name, weighted, to be summed; each is logged as loss_<name>."""
+
+    def prepared(self, task: Task) -> Self:
+        """Return this method with the memory that it needs for a run, on task.device; by default as it is."""
+        return self
+
+    def official(self, attack: PGD) -> Order:
+        """The forwards of the authors' code, for method.forwards = "official"; `attack` is that of the training."""
+        return Order(self.forwards)
 
     def attack_form(self) -> tuple[str, str]:
         """(loss, start) of the training attack where the recipe says "auto"; override it if options decide."""

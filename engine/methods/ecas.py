@@ -15,7 +15,7 @@ from engine.attacks.pgd import Mode, batchnorm_mode
 from engine.losses import smoothed_cross_entropy, wide
 from engine.methods.at import At
 from engine.methods.awp import Awp
-from engine.methods.base import Method
+from engine.methods.base import Method, Order
 from engine.methods.trades import Trades
 from engine.options import option
 from engine.step import Perturbed
@@ -52,6 +52,11 @@ class Ecas(Method):
     def attack_form(self) -> tuple[str, str]:
         """CE from a uniform start for every base, as in the authors' code for CIFAR-10."""
         return "ce", "uniform"
+
+    def official(self, attack: PGD) -> Order:
+        """The entropy's forward moves the statistics too, and the AWP form looks at x after the update."""
+        entropy_moves = ("natural",) if self.entropy_mode == "eval" else ()  # in train mode it does so by itself
+        return Order(self.forwards, before_attack=entropy_moves, after=("natural",) if self.base == "awp" else ())
 
     def perturb(
         self, network: nn.Module, batch: Batch, attack: PGD, position: Position, generator: torch.Generator

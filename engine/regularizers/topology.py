@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.losses import wide
+from engine.regularizers.base import Regularizer
 
 if TYPE_CHECKING:
     from engine import recipe
@@ -97,8 +98,10 @@ def ramp(epoch: int, form: str, first: int, period: int, epochs: int) -> float:
     return 2 / (1 + math.exp(-progress - 1)) if form == "literal" else 2 / (1 + math.exp(-progress)) - 1
 
 
-class TopologyTerm:
+class TopologyTerm(Regularizer):
     """L_TP as a term of a training run: its weight, its share of a step's forwards and, for rho="set", its memory."""
+
+    measure: ClassVar[str] = "l_tp"
 
     def __init__(self, section: recipe.Topology, epochs: int, train_size: int, device: torch.device | str) -> None:
         """`section` is the recipe's [topology]; `train_size` counts the training samples that Batch.index points to."""
@@ -110,11 +113,11 @@ class TopologyTerm:
         self._banks = {name: FeatureBank(train_size, device) for name in banked}
 
     @property
-    def forwards(self) -> tuple[str, ...]:
-        """The forwards of a Step that `loss` uses."""
+    def needs(self) -> tuple[str, ...]:
+        """M on x, and M' on what `source` says."""
         return ("standard", *self._sources)
 
-    def weight(self, epoch: int) -> float:
+    def scale(self, epoch: int) -> float:
         """lambda(t) in `epoch`, counted from 1."""
         part = self._section
         if not part.ramp:

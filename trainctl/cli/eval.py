@@ -54,7 +54,7 @@ def evaluate(
 def _check_attacks(text: str) -> list[str]:
     from typing import get_args
 
-    from engine.recipe import Attack20
+    from engine.sections import Attack20
 
     known = get_args(Attack20)
     names = [part.strip() for part in text.split(",") if part.strip()]

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import options
-from engine.recipe import Recipe
+from engine.recipe import Recipe, needs_standard
 from trainctl.errors import UsageError
 from trainctl.recipes.layers import Layers, read_layers
 from trainctl.recipes.load import Located, RecipeProblems, Resolved, check_layers, settings_of
@@ -199,11 +198,11 @@ def _checked(layers: Layers, switches: Sequence[Setting], problems: list[Located
 
 def _essence(recipe: Recipe) -> dict[str, Any]:
     """What has an effect on the run: no words, and no settings of a network or loss that is not there."""
-    table = recipe.model_dump(exclude={"title", "description"})
+    table = recipe.model_dump(exclude={"title", "description", "our_reading"})
     if not recipe.topology.enabled:
         table["topology"] = {"enabled": False}
-        if not options.catalog("Method")[recipe.method.name].constants.get("needs_standard", False):
-            del table["standard"]
+    if not needs_standard(recipe):
+        del table["standard"]
     return table
 
 
