@@ -33,7 +33,7 @@ from engine.sections import (
 
 __all__ = [
     "SECTIONS", "Attack", "Data", "Eval", "InvalidRecipe", "Method", "Model", "Optim", "Problem", "Recipe", "Run",
-    "Schedule", "Standard", "Terms", "Topology", "check", "keys", "needs_standard", "own_options", "readings",
+    "Schedule", "Standard", "Terms", "Topology", "check", "keys", "needs_standard", "own_options",
 ]  # fmt: skip
 
 
@@ -110,21 +110,9 @@ def own_options(recipe: Recipe, section: Literal["method", "data"]) -> dict[str,
 
 def needs_standard(recipe: Recipe) -> bool:
     """True if M takes part: for TRAIN, for the method, or for one of the terms."""
-    return recipe.topology.enabled or bool(_constants(recipe, "needs_standard"))
-
-
-def readings(recipe: Recipe) -> list[str]:
-    """What the authors of its parts leave open and is our choice: the recipe's own words and those of its parts."""
-    prime = recipe.topology.enabled and recipe.topology.variant == "prime"
-    own = [recipe.our_reading, "TRAIN' lets the gradient of lambda L_TP reach M" if prime else ""]
-    return list(dict.fromkeys(text for text in (*own, *_constants(recipe, "inferred")) if text))
-
-
-def _constants(recipe: Recipe, name: str) -> list[Any]:
-    """The constant `name` of the recipe's method and terms, where it is set."""
     terms = options.catalog("Term")
-    entries = [options.catalog("Method")[recipe.method.name], *(terms[term] for term in recipe.terms.model_dump())]
-    return [entry.constants[name] for entry in entries if entry.constants.get(name)]
+    parts = [options.catalog("Method")[recipe.method.name], *(terms[name] for name in recipe.terms.model_dump())]
+    return recipe.topology.enabled or any(part.constants.get("needs_standard") for part in parts)
 
 
 _CHOOSERS = {"method": ("Method", "name", "method"), "data": ("DataSource", "dataset", "data set")}

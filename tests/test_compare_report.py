@@ -12,6 +12,7 @@ from folders import THREATS, environment, make_run
 
 from trainctl.compare import paper
 from trainctl.compare.grid import build
+from trainctl.compare.render.csv import csv
 from trainctl.compare.report import compare
 from trainctl.compare.rows import Comparison
 from trainctl.home import Home
@@ -206,7 +207,7 @@ def settings(dataset: str, protocol: str, method: str, **more: Any) -> dict[str,
     base = {
         "data.dataset": dataset, "eval.protocol": protocol, "eval.eps": 0.0, "model.arch": "wrn-34-10",
         "standard.arch": "resnet-18",
-        "method.name": method, "topology.variant": "joint", "schedule.epochs": 110 if protocol == "las" else 100,
+        "method.name": method, "topology.enabled": True, "topology.variant": "joint", "schedule.epochs": 110 if protocol == "las" else 100,
         "optim.batch_size": 128, "topology.weight": 5.0 if dataset == "cifar10" else 20.0,
         "topology.ramp": dataset != "cifar10",
     }  # fmt: skip
@@ -252,7 +253,10 @@ def test_logit_pairing_is_in_table_7_without_a_row_of_train(method: dict[str, An
     recipe = settings("tiny-imagenet", "lbgat", **method)
     row = paper._row(7, recipe, "")
     assert row is not None and (row["label"], row["natural"]) == (label, natural)
-    assert paper.published(recipe, recipe) is None
+    baseline = recipe | {"topology.enabled": False}
+    for found in (paper.published(baseline, recipe), paper.published_alone(baseline)):
+        assert found is not None and found["train"] is None and found["baseline"]["natural"] == natural
+        assert found["notes"] == []  # a quoted row: what it was trained with is not known
 
 
 def test_variants_lbgat_and_mobilenet() -> None:
@@ -279,12 +283,62 @@ def test_variants_lbgat_and_mobilenet() -> None:
     "more",
     [
         {"dataset": "digits"}, {"protocol": "other"}, {"method": "toy"}, {"model__arch": "wrn-10-1"},
-        {"standard__arch": "small-cnn"},
         {"eval__eps": 0.1}, {"eval__eps": 8 / 255}, {"dataset": "tiny-imagenet", "protocol": "las"},
     ],
 )  # fmt: skip
 def test_no_published_row_without_a_match(more: dict[str, Any]) -> None:
     assert published(**{"dataset": "cifar100", "protocol": "lbgat", "method": "trades", **more}) is None
+
+
+def test_without_a_published_twin_the_row_of_the_baseline_stands_alone() -> None:
+    found = published("cifar100", "lbgat", "trades", standard__arch="small-cnn")
+    assert found is not None and found["train"] is None
+    assert (found["table"], found["baseline"]["natural"]) == (6, 56.50)
+
+
+@pytest.mark.parametrize(
+    ("more", "table", "natural"),
+    [
+        ({"dataset": "cifar10", "protocol": "las", "method": "mart"}, 1, 84.17),
+        ({"dataset": "cifar10", "protocol": "las", "method": "fat", "method__base": "at"}, 1, 87.97),
+        ({"dataset": "cifar10", "protocol": "las", "method": "las", "method__base": "trades"}, 1, 85.24),
+        ({"dataset": "cifar100", "protocol": "las", "method": "sat"}, 2, 62.82),
+        ({"dataset": "cifar100", "protocol": "las", "method": "awp", "method__base": "at"}, 2, 60.38),
+        ({"dataset": "cifar100", "protocol": "lbgat", "method": "at", "terms__rkd__weight": 25.0}, 3, 64.00),
+        ({"dataset": "cifar100", "protocol": "lbgat", "method": "at", "terms__mca__weight": 1.0}, 3, 57.18),
+    ],
+)
+def test_baselines_of_every_kind_have_their_row(more: dict[str, Any], table: int, natural: float) -> None:
+    found = paper.published_alone(settings(**more, topology__enabled=False))
+    assert found is not None
+    assert (found["table"], found["baseline"]["natural"], found["train"]) == (table, natural, None)
+
+
+@pytest.mark.parametrize(
+    "method", [{"method": "awp", "method__base": "trades"}, {"method": "fat", "method__base": "mart"}]
+)
+def test_forms_that_the_paper_does_not_have_show_no_row(method: dict[str, Any]) -> None:
+    assert paper.published_alone(settings("cifar10", "las", topology__enabled=False, **method)) is None
+
+
+def test_runs_without_a_partner_show_their_published_row(home: Home) -> None:
+    recipe_table = {"data": {"dataset": "cifar100"}, "model": {"arch": "wrn-34-10"}, "eval": {"eps": 0.0}}
+    make_run(home, "base", recipe_table=recipe_table)
+    (section,) = build(compare(home)).sections
+    assert [(row.kind, row.label) for row in section.rows] == [("alone", "digits-trades"), ("paper", "paper: TRADES")]
+    assert compare(home).json()["runs"][0]["paper"]["baseline"]["natural"] == 56.50
+    assert "paper baseline" in csv(compare(home))
+
+
+def test_what_is_our_reading_is_said(home: Home) -> None:
+    words = "the weight is not published"
+    make_run(home, "base", recipe_table={"our_reading": words})
+    make_run(home, "twin", topology=True, recipe_table={"our_reading": words, "topology": {"variant": "prime"}})
+    grid = build(compare(home))
+    assert f"our reading: {words}" in grid.notes
+    assert any("TRAIN' is printed without a formula" in note for note in grid.notes)
+    (pair,) = compare(home).pairs
+    assert all(entry["key"] != "our_reading" for entry in pair.differs)
 
 
 def test_the_protocols_own_eps_may_be_written_out_and_other_settings_are_noted() -> None:

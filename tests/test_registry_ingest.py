@@ -48,6 +48,7 @@ def test_a_finished_run_is_read_whole(home: Home) -> None:
         "dataset": "digits", "model": "small-cnn", "seed": 3, "group": "digits-trades+train-00000000",
         "pair": "digits-trades-00000000", "status": "done", "epoch": 3, "epochs": 3, "created": 10.0, "started": 11.0,
         "finished": 70.0, "metrics": {"natural": 95.0, "pgd20": 53.0}, "tags": ["x"], "note": "", "title": "",
+        "our_reading": "",
         "device": "cpu", "seconds_per_epoch": 2.0,
         "threats": {
             "natural": {
@@ -289,8 +290,9 @@ def test_an_index_of_the_first_version_learns_the_threat_models(home: Home) -> N
     before = listed(home)
     assert '"eps": 0.25' in before
     with closing(sqlite3.connect(home.index)) as connection:
-        connection.execute("ALTER TABLE runs DROP COLUMN threats")
-        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'threats'")
+        for column, migration in (("threats", "threats"), ("our_reading", "readings")):
+            connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+            connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", [migration])
         connection.execute("PRAGMA user_version = 1")
         connection.commit()
     assert listed(home) == before

@@ -55,9 +55,9 @@ class Regularizer(ABC):
 class Term(Regularizer):
     """Base of the terms in [terms.NAME]. Constants that the command line reads must be literals with an annotation."""
 
-    needs: ClassVar[tuple[str, ...]] = ("standard", "adversarial")  # a property where it depends on options
-    needs_standard: ClassVar[bool] = True
-    """True: M is trained beside M', also without TRAIN."""
+    needs: ClassVar[tuple[str, ...]] = ("adversarial",)  # a property where it depends on options
+    needs_standard: ClassVar[bool] = False
+    """True: M is trained beside M', also without TRAIN; `needs` then has "standard" in it."""
     inferred: ClassVar[str] = ""
     """What its authors leave open and is our choice, for people; empty: nothing."""
 

@@ -104,7 +104,7 @@ def _print(rows: list[RunRow]) -> None:
     marked = mark({name: HEADS[name] for name in metrics}, [(row.metrics, row.threats) for row in rows])
     now = time.time()
     for row, marks in zip(rows, marked.marks, strict=True):
-        name = Text(row.name).append("".join(f" #{tag}" for tag in row.tags), style="dim")
+        name = Text(row.name + "†" * bool(row.our_reading)).append("".join(f" #{tag}" for tag in row.tags), style="dim")
         status = Text(row.status, style=STYLES.get(row.status, "red"))
         epochs = f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
         values = [_percent(row.metrics.get(metric)) + marks.get(metric, "") for metric in metrics]
@@ -115,6 +115,8 @@ def _print(rows: list[RunRow]) -> None:
         screen.print(Text(marked.caption, style="dim"))
     for said in marked.notes:
         screen.print(Text(said))
+    if any(row.our_reading for row in rows):
+        screen.print(Text("† our reading: what the authors leave open is our choice; `trainctl show` says what"))
 
 
 def _percent(value: float | None) -> str:

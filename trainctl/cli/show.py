@@ -35,9 +35,8 @@ def show(
     screen.print(Text(found["name"], style="bold"), Text(found["title"], style="dim"))
     screen.print(_pairs(_summary(found)))
     screen.print(Text("\nrecipe"), Text("(what is not the default)", style="dim"))
-    screen.print(
-        _pairs({key: _value(value) for key, value in found["settings"].items() if key not in ("title", "description")})
-    )
+    above = ("title", "description", "our_reading")
+    screen.print(_pairs({key: _value(value) for key, value in found["settings"].items() if key not in above}))
     for checkpoint, evals in found["evals"].items():
         rule = next((str(entry["rule"]) for entry in evals if entry.get("rule")), "")
         epoch = next((entry["epoch"] for entry in evals if entry.get("epoch") is not None), "?")
@@ -57,6 +56,7 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "epoch": f"{found['epoch']} of {found['epochs']}",
         "s/epoch": "" if found["seconds_per_epoch"] is None else f"{found['seconds_per_epoch']:.2f}",
         "recipe": found["recipe"],
+        "our reading": found["our_reading"],
         "group": found["group"],
         "pair": found["pair"],
         "created": _moment(found["created"]),

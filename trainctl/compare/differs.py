@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from engine import options
 from trainctl.compare.members import Member
+from trainctl.registry.readings import constants
 from trainctl.registry.threats import Threat
 
 # Names, and what is recorded more truly elsewhere: the seeds are matched, device and threads stand in env.json.
-_SILENT = {"title", "description", "run.seed", "run.device", "run.threads", "run.log_every"}
+_SILENT = {"title", "description", "our_reading", "run.seed", "run.device", "run.threads", "run.log_every"}
 _ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "plugins")
 
 
@@ -80,9 +80,8 @@ def _of(member: Member, ignored: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
 
 
 def _needs_standard(side: list[Member]) -> bool:
-    """True if the baseline's own method trains M."""
-    method = options.catalog("Method").get(side[0].run.method)
-    return method is not None and method.constants.get("needs_standard") is True
+    """True if the baseline's own method, or one of its terms, trains M."""
+    return bool(constants(side[0].settings, "needs_standard"))
 
 
 def _one(values: list[Any]) -> Any:

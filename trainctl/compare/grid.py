@@ -117,12 +117,12 @@ class _Builder:
         caption, heads = self._caption(), tuple(self._head(metric) for metric in self.metrics)  # marks in reading order
         rows: list[Row] = []
         for side in self.alone:
-            rows.append(self._side("alone", side.label, side, compete=False))
+            rows += [self._side("alone", side.label, side, compete=False), *self._paper(side.paper)]
         for baseline in self.baselines:
             rows.append(self._side("baseline", baseline.label, baseline))
             for pair in self.pairs:
                 if pair.baseline.runs == baseline.runs:
-                    rows += [self._side("train", _twin(pair), pair.train), self._delta(pair), *self._paper(pair)]
+                    rows += [self._side("train", _twin(pair), pair.train), self._delta(pair), *self._paper(pair.paper)]
         dataset, model, protocol = self.place
         title = " · ".join(part for part in (dataset, model, protocol and f"protocol {protocol}") if part)
         return Section(title, caption, self.metrics, heads, tuple(rows))
@@ -177,14 +177,12 @@ class _Builder:
         matched = len(set(pair.baseline.seeds) & set(pair.train.seeds))
         return Row("delta", "Δ", str(matched), tuple(cells), self._mark(_unfair(pair)))
 
-    def _paper(self, pair: Pair) -> Iterable[Row]:
-        if pair.paper is None:
-            return
+    def _paper(self, paper: dict[str, Any] | None) -> Iterable[Row]:
         for side in ("baseline", "train"):
-            row: dict[str, Any] | None = pair.paper[side]
-            if row is None:
+            row: dict[str, Any] | None = paper and paper[side]
+            if paper is None or row is None:
                 continue
-            said = [f"Table {pair.paper['table']} of {pair.paper['source']}", *pair.paper["notes"]]
+            said = [f"Table {paper['table']} of {paper['source']}", *paper["notes"]]
             said += [f"quoted there from the {row['quoted_from']} paper"] if "quoted_from" in row else []
             said += [str(row["note"])] if "note" in row else []
             cells = tuple(Cell(f"{row[m]:.2f}" if m in row else "") for m in self.metrics)

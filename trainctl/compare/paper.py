@@ -11,6 +11,7 @@ TABLES = Path(__file__).with_name("paper_tables.toml")
 
 # Main tables first: the ablations repeat some of their rows, and the labels of Table 8 are doubtful.
 _ORDER = (1, 2, 5, 6, 7, 12, 3, 11, 8)
+_OWN_NAMES = {("awp", "at"): "at-awp", ("las", "trades"): "las-trades", ("ecas", "at"): "ecas", ("fat", "at"): "fat"}
 _METRICS = ("natural", "pgd20", "cw20", "aa", "topo_natural", "topo_robust")
 _VARIANTS = {"joint": "train", "prime": "train-prime", "star": "train-star"}
 _EPS = {"lbgat": 0.031, "las": 8 / 255}
@@ -26,27 +27,50 @@ def tables() -> dict[str, Any]:
 
 
 def published(baseline: dict[str, Any], train: dict[str, Any]) -> dict[str, Any] | None:
-    """The rows of the paper for a pair of recipes (dotted keys), or None if it has no +TRAIN row like it.
+    """The rows of the paper for a pair of recipes (dotted keys), or None if it has none like them.
 
     They match by data set, protocol and its own eps, architectures of M' and M, method, and TRAIN's variant. The two
-    rows come from one table. What else differs from the paper's settings is said in "notes".
+    rows come from one table; where it has no +TRAIN row like this one, that of the baseline stands alone. What else
+    differs from the paper's settings is said in "notes".
     """
     if not _own_eps(baseline) or not _own_eps(train):
         return None
-    variant = _VARIANTS.get(str(train.get("topology.variant", "joint")), "")
     for table in _ORDER:
-        after = _row(table, train, variant)
+        after = _row(table, train, _variant(train))
         if after is not None:
-            before = _row(table, baseline, "")
-            return {
-                "table": table,
-                "protocol": after["protocol"],
-                "source": f"{tables()['source']['title']}, arXiv {tables()['source']['arxiv']}",
-                "baseline": before and _shown(before),
-                "train": _shown(after),
-                "notes": _notes(train),
-            }
+            return _entry(table, _row(table, baseline, ""), after, train)
+    return published_alone(baseline)
+
+
+def published_alone(recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """The same for runs without a partner; their row is "train" if they are +TRAIN, else "baseline"."""
+    if not _own_eps(recipe):
+        return None
+    enabled = recipe.get("topology.enabled") is True
+    for table in _ORDER:
+        row = _row(table, recipe, _variant(recipe) if enabled else "")
+        if row is not None:
+            return _entry(table, None, row, recipe) if enabled else _entry(table, row, None, recipe)
     return None
+
+
+def _entry(
+    table: int, before: dict[str, Any] | None, after: dict[str, Any] | None, recipe: dict[str, Any]
+) -> dict[str, Any]:
+    own = after if after is not None else before
+    return {
+        "table": table,
+        "protocol": str(recipe.get("eval.protocol")),
+        "source": f"{tables()['source']['title']}, arXiv {tables()['source']['arxiv']}",
+        "baseline": before and _shown(before),
+        "train": after and _shown(after),
+        # What quoted rows were trained with is not known.
+        "notes": [] if own is None or own["quoted_from"] else _notes(recipe),
+    }
+
+
+def _variant(recipe: dict[str, Any]) -> str:
+    return _VARIANTS.get(str(recipe.get("topology.variant", "joint")), "")
 
 
 def _row(table: int, recipe: dict[str, Any], train: str) -> dict[str, Any] | None:
@@ -66,9 +90,13 @@ def _row(table: int, recipe: dict[str, Any], train: str) -> dict[str, Any] | Non
 
 
 def _base(recipe: dict[str, Any]) -> str:
-    """The paper's name of a method: LBGAT is something that is added to AT, ALP or TRADES."""
-    name = str(recipe.get("method.name"))
-    return f"{recipe.get('method.base')}+lbgat" if name == "lbgat" else name
+    """The paper's name of a method with its terms; LBGAT is something that is added to AT, ALP or TRADES."""
+    name, base = str(recipe.get("method.name")), str(recipe.get("method.base", ""))
+    if name == "lbgat":
+        name = f"{base}+lbgat"
+    elif base:
+        name = _OWN_NAMES.get((name, base), f"{name}-{base}")
+    return "+".join([name, *dict.fromkeys(key.split(".")[1] for key in recipe if key.startswith("terms."))])
 
 
 def _same_architecture(printed: str, arch: object) -> bool:
@@ -93,8 +121,8 @@ def _notes(recipe: dict[str, Any]) -> list[str]:
     wanted = {
         "schedule.epochs": _EPOCHS[str(recipe.get("eval.protocol"))],
         "optim.batch_size": 128,
-        "topology.weight": 5.0 if cifar10 else 20.0,
-        "topology.ramp": not cifar10,
     }
+    if recipe.get("topology.enabled") is True:
+        wanted |= {"topology.weight": 5.0 if cifar10 else 20.0, "topology.ramp": not cifar10}
     wrong = {key: value for key, value in wanted.items() if key in recipe and recipe[key] != value}
     return [f"{key} is {value} in the paper, {recipe[key]} here" for key, value in wrong.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from engine.events import METRICS
 from trainctl.compare import members, paper
@@ -35,7 +36,7 @@ def compare(home: Home, selected: Iterable[RunRow] | None = None, checkpoint: st
         checkpoint,
         columns,
         tuple(_pair(baseline, train, columns, loaded, checkpoint) for baseline, train in pairs),
-        tuple(_side(group, columns, loaded, checkpoint) for group in alone),
+        tuple(_alone(group, columns, loaded, checkpoint) for group in alone),
     )
 
 
@@ -63,6 +64,11 @@ def _pair(baseline: Group, train: Group, columns: tuple[str, ...], loaded: _Load
         unequal=tuple(metric for metric, found in apart.items() if found),
         paper=paper.published(before[0].settings, after[0].settings),
     )
+
+
+def _alone(group: Group, columns: tuple[str, ...], loaded: _Loaded, checkpoint: str) -> Side:
+    found = paper.published_alone(loaded[group.runs[0].id].settings)
+    return replace(_side(group, columns, loaded, checkpoint), paper=found)
 
 
 def _by_seed(side: list[Member], metric: str) -> dict[object, float | None]:
@@ -94,6 +100,8 @@ def _side(group: Group, columns: tuple[str, ...], loaded: _Loaded, checkpoint: s
 def _notes(group: Group, side: list[Member], columns: tuple[str, ...], checkpoint: str) -> Iterable[str]:
     """What a reader must know about all numbers of a row."""
     unfinished = [f"{run.id} is {run.status}" for run in group.runs if run.status != "done"]
+    if any(run.our_reading for run in group.runs):
+        yield "our reading: " + "; ".join(dict.fromkeys(run.our_reading for run in group.runs if run.our_reading))
     if unfinished:
         yield "not done: " + ", ".join(unfinished)
     if checkpoint == "best" and any(member.settings.get("eval.select") == "test" for member in side):

@@ -25,6 +25,8 @@ class Side:
     threats: dict[str, list[Threat]]
     """The different threat models behind each metric; one, unless the runs were evaluated differently."""
     notes: tuple[str, ...] = ()
+    paper: dict[str, Any] | None = None
+    """The published row of runs without a partner; that of a pair is the pair's."""
 
     def json(self) -> dict[str, Any]:
         """SIDE of `compare --json`."""
@@ -73,11 +75,14 @@ class Comparison:
             "checkpoint": self.checkpoint,
             "metrics": list(self.metrics),
             "pairs": [pair.json() for pair in self.pairs],
-            "runs": [
-                {"label": side.label, **side.json(), "notes": list(side.notes), "threats": _threats(side)}
-                for side in self.alone
-            ],
+            "runs": [_run(side) for side in self.alone],
         }
+
+
+def _run(side: Side) -> dict[str, Any]:
+    """An element of "runs"."""
+    notes = {"notes": list(side.notes), "threats": _threats(side), "paper": side.paper}
+    return {"label": side.label, **side.json(), **notes}
 
 
 def _spread(value: Spread) -> dict[str, Any]:

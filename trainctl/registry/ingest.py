@@ -19,6 +19,7 @@ from trainctl.home import Home
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
 from trainctl.registry.plain import integer, rank, real, table, text
+from trainctl.registry.readings import reading
 from trainctl.registry.threats import Threat, threat
 
 WAIT = 2.0
@@ -185,6 +186,7 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
         "name": text(run.get("name")) or folder.id,
         "recipe": text(run.get("recipe")),
         "title": text(settings.get("title")),
+        "our_reading": text(reading(settings)),
         "method": text(settings.get("method.name")),
         "topology": topology,
         "dataset": text(settings.get("data.dataset")),

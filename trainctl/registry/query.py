@@ -42,6 +42,8 @@ class RunRow:
     tags: tuple[str, ...]
     note: str
     title: str
+    our_reading: str
+    """What its methods' authors leave open and is our choice; "" for most runs."""
     device: str
     seconds_per_epoch: float | None
     threats: dict[str, Threat]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from trainctl.errors import MachineError
 from trainctl.home import Home
 
-VERSION = 2
+VERSION = 3
 """Number of migrations; kept in PRAGMA user_version, so that opening the index costs no further look."""
 
 # Primary codes of SQLite that mean "this is not the index that it should be", and not "try later" or "disk full".
@@ -122,6 +122,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations(name="runs")(_create_runs)
     migrations(name="points")(_create_points)
     migrations(name="threats")(_add_threats)
+    migrations(name="readings")(_add_readings)
     migrations.apply(Database(connection))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -160,7 +161,18 @@ def _create_points(db: object) -> None:
 
 
 def _add_threats(db: object) -> None:
-    """What each of a run's metrics was measured under; known once the run folders have been read again."""
+    """What each of a run's metrics was measured under."""
+    _empty(db)
+    db["runs"].add_column("threats", str)  # type: ignore[index]
+
+
+def _add_readings(db: object) -> None:
+    """What of a run is our reading of its methods."""
+    _empty(db)
+    db["runs"].add_column("our_reading", str)  # type: ignore[index]
+
+
+def _empty(db: object) -> None:
+    """Forget everything: a new column is known once the run folders have been read again."""
     for name in ("runs", "cursors", "evals", "points"):
         db.execute(f"DELETE FROM {name}")  # type: ignore[attr-defined]
-    db["runs"].add_column("threats", str)  # type: ignore[index]

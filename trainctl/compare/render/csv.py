@@ -27,14 +27,10 @@ def csv(comparison: Comparison) -> str:
             about = _about(pair.label, "delta", pair.train, comparison) | {"metric": metric}
             different = "threat models differ" if metric in pair.unequal else ""
             lines.writerow(about | _numbers(vars(found)) | {"notes": different})
-        for name in ("baseline", "train"):
-            row = pair.paper[name] if pair.paper else None
-            for metric in comparison.metrics:
-                if row and metric in row:
-                    about = _about(pair.label, f"paper {name}", pair.train, comparison) | {"label": row["label"]}
-                    lines.writerow(about | {"metric": metric, "mean": row[metric], "notes": _origin(row, pair.paper)})
+        lines.writerows(_paper(pair.label, pair.paper, pair.train, comparison))
     for side in comparison.alone:
         lines.writerows(_side("", "alone", side, comparison))
+        lines.writerows(_paper("", side.paper, side, comparison))
     return text.getvalue()
 
 
@@ -49,6 +45,19 @@ def _side(pair: str, name: str, side: Side, comparison: Comparison) -> list[dict
                 "notes": "; ".join(side.notes),
             }
             rows.append(_about(pair, name, side, comparison) | numbers | about)
+    return rows
+
+
+def _paper(pair: str, paper: dict[str, Any] | None, side: Side, comparison: Comparison) -> list[dict[str, Any]]:
+    rows = []
+    for name in ("baseline", "train"):
+        row = paper[name] if paper else None
+        about = _about(pair, f"paper {name}", side, comparison)
+        rows += [
+            about | {"label": row["label"], "metric": metric, "mean": row[metric], "notes": _origin(row, paper)}
+            for metric in comparison.metrics
+            if row and metric in row
+        ]
     return rows
 
 

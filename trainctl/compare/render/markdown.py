@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainctl.compare.grid import Cell, Row, Section, build, legend
+from trainctl.compare.grid import Cell, Grid, Row, Section, build, legend
 from trainctl.compare.marks import letters
 from trainctl.compare.rows import Comparison
 
@@ -11,7 +11,11 @@ _SPECIAL = str.maketrans({character: "\\" + character for character in "\\`*_|[]
 
 def markdown(comparison: Comparison) -> str:
     """One table a section, the best numbers bold, and below the notes and what bold and ± mean."""
-    grid = build(comparison)
+    return write(build(comparison))
+
+
+def write(grid: Grid) -> str:
+    """The same for a grid."""
     parts = [_section(section) for section in grid.sections] or ["No runs to compare.\n"]
     if grid.notes:
         parts.append("".join(f"- {letters([index])}: {_escape(note)}\n" for index, note in enumerate(grid.notes)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainctl.compare.grid import Cell, Row, Section, build, legend
+from trainctl.compare.grid import Cell, Grid, Row, Section, build, legend
 from trainctl.compare.marks import raised
 from trainctl.compare.rows import Comparison
 
@@ -19,9 +19,13 @@ _STYLES = {"baseline": "", "train": "", "alone": "", "delta": "bold", "paper": "
 
 def table(comparison: Comparison, width: int) -> list[RenderableType]:
     """What to print, from top to bottom, on a terminal of `width` columns. "*" marks the best, as bold does."""
+    return lay_out(build(comparison), width)
+
+
+def lay_out(grid: Grid, width: int) -> list[RenderableType]:
+    """The same for a grid."""
     from rich.text import Text
 
-    grid = build(comparison)
     parts: list[RenderableType] = []
     for section in grid.sections:
         parts += [

@@ -1,0 +1,28 @@
+"""What of a run its methods' authors leave open and is our choice: tables mark such runs as "our reading"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine import options
+
+_PRIME = "TRAIN' is printed without a formula; here the gradient of L_TP reaches M as well"
+
+
+def reading(settings: Mapping[str, Any]) -> str:
+    """The words of a recipe (dotted keys) and of its method and terms; "" if there are none."""
+    prime = settings.get("topology.enabled") is True and settings.get("topology.variant") == "prime"
+    said = [settings.get("our_reading"), _PRIME if prime else "", *constants(settings, "inferred")]
+    return "; ".join(dict.fromkeys(text for text in said if isinstance(text, str) and text))
+
+
+def constants(settings: Mapping[str, Any], name: str) -> list[Any]:
+    """The constant `name` of the method and the terms of a recipe with dotted keys; unknown ones have none."""
+    try:
+        methods, terms = options.catalog("Method"), options.catalog("Term")
+    except (SyntaxError, ValueError, OSError):  # a plug-in that cannot be read must not hide the runs
+        return []
+    chosen = dict.fromkeys(key.split(".")[1] for key in settings if key.startswith("terms."))
+    entries = [methods.get(str(settings.get("method.name"))), *map(terms.get, chosen)]
+    return [entry.constants[name] for entry in entries if entry is not None and entry.constants.get(name)]
