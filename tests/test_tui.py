@@ -124,7 +124,7 @@ async def test_an_empty_home_says_what_to_do_next(tmp_path: Path, size: tuple[in
         await until(pilot, lambda: "no run under the cursor" in told(pilot))
         make_run(Home(tmp_path), "first")
         await opened(pilot, 1)
-        assert "digits-trades --pair" not in screen_text(pilot)
+        await until(pilot, lambda: "digits-trades --pair" not in screen_text(pilot))
 
 
 @SIZES
