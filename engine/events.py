@@ -14,8 +14,8 @@ Every line has `t` (unix seconds) and `event`. All accuracies are in percent.
     warning     message
     end         status, reason, hint
 
-`loss` is what M' minimises, so loss = loss_robust + loss_topology, and loss_robust is the sum of the method's
-own parts. loss_topology is lambda(t) times L_TP; the bare L_TP is l_tp. loss_standard is M's cross-entropy.
+`loss` is what M' minimises: loss_robust + loss_topology + loss_<term> of each term, and loss_robust is the sum of the
+method's own parts. loss_topology is lambda(t) times L_TP; the bare L_TP is l_tp. loss_standard is M's cross-entropy.
 """
 
 from __future__ import annotations

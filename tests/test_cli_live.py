@@ -83,6 +83,8 @@ def test_words() -> None:
     assert [words.duration(seconds) for seconds in (-1, 31.4, 725, 13200)] == ["0:00", "0:31", "12:05", "3:40:00"]
     assert words.losses({"loss_standard": 0.5}) == "loss 0.500" and words.losses({}) == ""
     assert words.losses({"loss": 1.0, "loss_robust": 1.0}) == "loss 1.000"
+    with_term = {"loss": 1.5, "loss_robust": 1.0, "loss_ce": 1.0, "loss_rkd": 0.5}
+    assert words.losses(with_term) == "loss 1.500 = robust 1.000 + rkd 0.500"
     assert words.training({"train_standard": 91.0}) == "train 91.0" and words.training({}) == ""
     assert words.selection({"test_natural": 90.0, "test_pgd20": 40.0}) == "test 90.0/40.0" and words.selection({}) == ""
     assert words.state("running", Progress(stage="pretrain")) == "pretraining M"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.events import METRICS
+from engine.options import catalog
 from trainctl.launch.follow import Progress
 
 STYLES = {
@@ -25,11 +26,9 @@ def losses(latest: Mapping[str, float]) -> str:
     """`loss 0.612 = robust 0.512 + topology 0.100`, with what there is."""
     if "loss" not in latest:
         return f"loss {latest['loss_standard']:.3f}" if "loss_standard" in latest else ""
-    parts = [f"{name} {latest[key]:.3f}" for name, key in _LOSSES if key in latest]
+    added = ("robust", "topology", *catalog("Term"))
+    parts = [f"{name} {latest[f'loss_{name}']:.3f}" for name in added if f"loss_{name}" in latest]
     return f"loss {latest['loss']:.3f}" + (f" = {' + '.join(parts)}" if len(parts) > 1 else "")
-
-
-_LOSSES = (("robust", "loss_robust"), ("topology", "loss_topology"))
 
 
 def training(latest: Mapping[str, float]) -> str:
