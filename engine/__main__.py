@@ -1,4 +1,7 @@
-"""`python -m engine RUN_FOLDER`: carry out one run, or go on with it. With --evaluate: evaluate it again."""
+"""`python -m engine RUN_FOLDER`: carry out one run, or go on with it.
+
+With --evaluate: evaluate it again. With --embed: store a t-SNE embedding of its features.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,17 @@ def main() -> int:
         "folder", type=Path, metavar="RUN_FOLDER", help="holds recipe.toml; everything is written there"
     )
     parser.add_argument("--evaluate", metavar="ATTACKS", help="evaluate again, with these attacks: pgd20,cw20,aa")
+    parser.add_argument("--embed", action="store_true", help="store a t-SNE embedding of its features")
+    parser.add_argument("--classes", type=int, default=10, metavar="N", help="classes to embed (default: 10)")
+    parser.add_argument("--per-class", type=int, default=100, metavar="N", help="images of each (default: 100)")
     parser.add_argument(
         "--checkpoint", choices=["best", "last", "both"], default="best", help="which one (default: best)"
     )
     arguments = parser.parse_args()
     if not (arguments.folder / "recipe.toml").is_file():
         parser.error(f"{arguments.folder} holds no recipe.toml")
+    if min(arguments.classes, arguments.per_class) < 1:
+        parser.error("--classes and --per-class must be 1 or more")
     # cuBLAS reads this once, when it is loaded; without it deterministic kernels refuse to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # OpenMP's threads wait for each other by spinning, which costs seven times the speed when something else wants
@@ -32,9 +40,11 @@ def main() -> int:
 
     folder = arguments.folder.absolute()
     try:
+        which = ["best", "last"] if arguments.checkpoint == "both" else [arguments.checkpoint]
+        if arguments.embed:
+            return worker.embed(folder, which, arguments.classes, arguments.per_class)
         if arguments.evaluate is None:
             return worker.train(folder)
-        which = ["best", "last"] if arguments.checkpoint == "both" else [arguments.checkpoint]
         return worker.evaluate(folder, [part for part in arguments.evaluate.split(",") if part], which)
     except AlreadyRunning as error:
         print(f"error: {error}", file=sys.stderr)

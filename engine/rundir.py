@@ -12,7 +12,7 @@
     attempts.jsonl  one line per start: t, pid, host, resumed_from    append-only
     attempts/       NNN-exit.json: how earlier attempts ended
     checkpoints/    last.safetensors, best.safetensors: tensors, with JSON in the header
-    eval/           CHECKPOINT-METRIC.csv (one row an example) and .json (settings and result)
+    eval/           CHECKPOINT-METRIC.csv (one row an example) and .json (settings and result); CHECKPOINT-tsne.json
 
 Status is derived from these and from the process table, never stored as a flag that somebody must clear.
 """

@@ -6,7 +6,7 @@ import hashlib
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from engine import checkpoint, machine, narrate, options
 from engine.checkpoint import CheckpointError
 from engine.data.base import DataError, Splits
 from engine.data.load import load as load_data
+from engine.evaluate import embedding
 from engine.evaluate.protocols import threat
 from engine.evaluate.run import Stopped, evaluate_checkpoint
 from engine.events import EventLog
@@ -36,6 +37,11 @@ DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
 
 def train(folder: Path) -> int:
     """Carry out the run in `folder`, from its last checkpoint if it has one. Returns the exit code."""
+    return carry_out(folder, _run)
+
+
+def carry_out(folder: Path, work: Callable[[Lifecycle, RunDir], None]) -> int:
+    """Do `work` on the run in `folder` unless it is done, and write down how it ended. Returns the exit code."""
     rundir = RunDir(folder)
     with Lifecycle(rundir) as life:
         if rundir.json("exit.json").get("status") == "done":
@@ -43,7 +49,7 @@ def train(folder: Path) -> int:
             return DONE
         rundir.archive_exit()
         try:
-            _run(life, rundir)
+            work(life, rundir)
         except BaseException as error:
             ending = _ending(error, life)
             return life.end(ending.status, ending.code, ending.reason, ending.hint)
@@ -63,10 +69,40 @@ def evaluate(folder: Path, attacks: Sequence[str], which: Sequence[str]) -> int:
             log = EventLog(rundir.events, narrate.say)
             _evaluate(recipe, splits, networks, setup, life, log, which)
         except BaseException as error:
-            ending = _ending(error, life)
-            print(f"error: {ending.reason}\n{ending.hint}".strip(), file=sys.stderr)
-            return USAGE if isinstance(error, CheckpointError | InvalidRecipe) else ending.code
+            return _refused(error, life)
         return DONE
+
+
+def embed(folder: Path, which: Sequence[str], classes: int, per_class: int) -> int:
+    """Store t-SNE embeddings of checkpoints, of `per_class` images of each of `classes` classes, without an event."""
+    rundir = RunDir(folder)
+    with Lifecycle(rundir, record=False) as life:
+
+        def poll() -> None:
+            if life.should_stop():
+                raise Stopped
+
+        try:
+            recipe = _read_recipe(rundir)
+            setup = machine.prepare(recipe.run)
+            splits, networks = _load(recipe, setup)
+            for name in dict.fromkeys(which):
+                written = _restore(networks, recipe, rundir, name)
+                made = embedding.embed(
+                    recipe=recipe, splits=splits, network=networks.adversarial, checkpoint=written, rundir=rundir,
+                    device=setup.device, classes=classes, per_class=per_class, poll=poll,
+                )  # fmt: skip
+                print(f"t-SNE of {name}: {'done' if made else 'there already'}")
+        except BaseException as error:
+            return _refused(error, life)
+        return DONE
+
+
+def _refused(error: BaseException, life: Lifecycle) -> int:
+    """Say why work on a finished run came to nothing; returns the exit code."""
+    ending = _ending(error, life)
+    print(f"error: {ending.reason}\n{ending.hint}".strip(), file=sys.stderr)
+    return USAGE if isinstance(error, CheckpointError | InvalidRecipe) else ending.code
 
 
 @dataclass(frozen=True)
@@ -213,16 +249,21 @@ def _evaluate(
     """Evaluate the checkpoints `which` ("best", "last"), in that order."""
     log.write("stage", stage="evaluate")
     for name in dict.fromkeys(which):
-        path = life.rundir.checkpoint(name)
-        tensors, state = checkpoint.load(path)
-        networks.restore(tensors, path)
-        networks.mode(training=False)
-        epoch, rule = _written_at(state, recipe, path)
+        written = _restore(networks, recipe, life.rundir, name)
         evaluate_checkpoint(
-            recipe=recipe, splits=splits, network=networks.adversarial, standard=networks.standard,
-            checkpoint={"name": name, "epoch": epoch, "rule": rule},
+            recipe=recipe, splits=splits, network=networks.adversarial, standard=networks.standard, checkpoint=written,
             rundir=life.rundir, device=setup.device, emit=log.write, should_stop=life.should_stop,
         )  # fmt: skip
+
+
+def _restore(networks: Networks, recipe: Recipe, rundir: RunDir, name: str) -> dict[str, Any]:
+    """Load checkpoint `name` for evaluation; returns its name, its epoch and the rule by which it is what it is."""
+    path = rundir.checkpoint(name)
+    tensors, state = checkpoint.load(path)
+    networks.restore(tensors, path)
+    networks.mode(training=False)
+    epoch, rule = _written_at(state, recipe, path)
+    return {"name": name, "epoch": epoch, "rule": rule}
 
 
 def _written_at(state: dict[str, Any], recipe: Recipe, path: Path) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from trainctl.cli.plot import histories, plot
 from trainctl.errors import MachineError, UsageError
 from trainctl.home import Home
-from trainctl.plot import curves
+from trainctl.plot import curves, looks
 from trainctl.plot.series import History, default_metrics, difference, groups, summarize, twins
 
 ROOT = Path(__file__).parent.parent
@@ -137,7 +137,7 @@ def test_selection_on_the_test_set_is_said() -> None:
 @pytest.mark.parametrize("name", ["_hidden", "$x^2$ \\frac{", "<b>&", "naïve λ"])
 def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
     figure = curves.draw([history(name, False, 0, loss_robust=[1.0, 2.0])])
-    curves.save(figure, tmp_path / "x.svg")
+    looks.save(figure, tmp_path / "x.svg")
     assert (tmp_path / "x.svg").stat().st_size > 1000
 
 
@@ -164,7 +164,7 @@ def test_nothing_is_cut_off_and_no_texts_overlap(count: int) -> None:
 def test_the_ending_says_the_format_and_no_date_is_in_it(ending: str, start: bytes, tmp_path: Path) -> None:
     written = []
     for name in ("a", "b"):
-        curves.save(curves.draw(pair_of(1)), tmp_path / (name + ending))
+        looks.save(curves.draw(pair_of(1)), tmp_path / (name + ending))
         written.append((tmp_path / (name + ending)).read_bytes())
     assert all(data.startswith(start) for data in written)
     assert not any(b"CreationDate" in data or b"<dc:date>" in data for data in written)
@@ -174,14 +174,14 @@ def test_the_ending_says_the_format_and_no_date_is_in_it(ending: str, start: byt
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot tell the format"):
-        curves.check_format(tmp_path / "x.jpg")
+        looks.check_format(tmp_path / "x.jpg")
     with pytest.raises(UsageError, match="none of these runs has finished an epoch"):
         curves.draw([history("a", False, 0)])
     with pytest.raises(UsageError, match="no run has the metric los_robust") as error:
         curves.draw(pair_of(), ["los_robust"])
     assert "did you mean loss_robust?" in error.value.hint
     with pytest.raises(MachineError, match="cannot write"):
-        curves.save(curves.draw(pair_of(1)), tmp_path / "missing" / "x.png")
+        looks.save(curves.draw(pair_of(1)), tmp_path / "missing" / "x.png")
 
 
 @pytest.fixture

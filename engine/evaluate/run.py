@@ -24,7 +24,7 @@ from engine.data.load import subset
 from engine.evaluate import report
 from engine.evaluate.accuracy import Outcomes, accuracy, batches, evaluating, images_of
 from engine.evaluate.protocols import attack, threat
-from engine.evaluate.topology_score import knn_predict
+from engine.evaluate.topology_score import KS, knn_predict_each
 from engine.recipe import Recipe
 from engine.regularizers.topology import topology_loss
 from engine.rundir import RunDir
@@ -124,6 +124,7 @@ class _Evaluation:
             found["reading"] = "default"  # whatever the run trained with, so that runs can be compared
         elif not is_accuracy:
             found |= {"k": self.k, "distance": section.topology_distance, "support": 2 * len(self.support_indices)}
+            found["ks"] = self.ks
             found["train_digest"] = self._train_digest
         return found
 
@@ -134,9 +135,8 @@ class _Evaluation:
         if metric == "l_tp":
             return self._l_tp(), None
         if metric.startswith("topo_"):
-            outcomes = self._topology_score(metric)
-        else:
-            outcomes = self.perturbed if metric == "pgd20" else self._accuracy(metric)
+            return self._topology_score(metric)
+        outcomes = self.perturbed if metric == "pgd20" else self._accuracy(metric)
         return {"value": outcomes.percent}, outcomes
 
     # --- examples -------------------------------------------------------------------------------------------
@@ -158,6 +158,11 @@ class _Evaluation:
         if asked > points:
             self.emit("warning", message=f"topology scores with k = {points}, not {asked}: there are no more points")
         return min(asked, points)
+
+    @property
+    def ks(self) -> list[int]:
+        """The other numbers of neighbours that the score is recorded for."""
+        return [k for k in KS if k <= 2 * len(self.support_indices)]
 
     def _indices_of(self, metric: str) -> Tensor:
         return subset(self.splits.test, self.recipe.eval.aa_examples) if metric == "aa" else self.indices
@@ -231,13 +236,18 @@ class _Evaluation:
                 labels.append(batch.y)
         return torch.cat(features), torch.cat(labels)
 
-    def _topology_score(self, metric: str) -> Outcomes:
+    def _topology_score(self, metric: str) -> Measured:
         section, test = self.recipe.eval, self.splits.test
         everything = torch.arange(len(self.indices))
         queries = self._features(self.network, adversarial=metric == "topo_robust", positions=everything)
         features, labels = self.support
-        predictions = knn_predict(features, labels, queries, self.k, section.topology_distance, poll=self.poll)
-        return Outcomes(self.indices, test.labels[self.indices].cpu(), predictions.cpu())
+        voted = knn_predict_each(
+            features, labels, queries, {self.k, *self.ks}, section.topology_distance, poll=self.poll
+        )
+        expected = test.labels[self.indices].cpu()
+        outcomes = {k: Outcomes(self.indices, expected, predictions.cpu()) for k, predictions in voted.items()}
+        by_k = {str(k): outcomes[k].percent for k in self.ks}
+        return {"value": outcomes[self.k].percent, "by_k": by_k}, outcomes[self.k]
 
     def _features(self, network: nn.Module, *, adversarial: bool, positions: Tensor) -> Tensor:
         """Features [m, D] of the test images at `positions` [m] in `indices`, natural or as PGD-20 made them."""

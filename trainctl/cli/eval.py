@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +46,7 @@ def evaluate(
     given = _check_attacks(attacks)
     chosen = [place.run(row.id) for row in rows]
     for run in chosen:
-        _check_run(run, checkpoint)
+        check_run(run, ("best", "last") if checkpoint is Which.both else (checkpoint.value,))
     for run, row in zip(chosen, rows, strict=True):
         _evaluate(run, row.name, given or _own_attacks(run), checkpoint, as_json)
 
@@ -64,10 +64,11 @@ def _check_attacks(text: str) -> list[str]:
     return names
 
 
-def _check_run(run: RunDir, checkpoint: Which) -> None:
+def check_run(run: RunDir, checkpoints: Sequence[str]) -> None:
+    """UsageError if `run` is at work, or lacks one of `checkpoints`."""
     if run.status() in ("starting", "running", "stopping"):
-        raise UsageError(f"run {run.id} is at work", "it is evaluated when it has trained; or stop it first")
-    for which in ("best", "last") if checkpoint is Which.both else (checkpoint.value,):
+        raise UsageError(f"run {run.id} is at work", "wait until it has trained, or stop it first")
+    for which in checkpoints:
         if not run.checkpoint(which).exists():
             raise UsageError(
                 f"run {run.id} has no checkpoint {which!r}: {run.checkpoint(which)}", "train it further first"
@@ -89,19 +90,34 @@ def _own_attacks(run: RunDir) -> list[str]:
 
 
 def _evaluate(run: RunDir, name: str, attacks: list[str], checkpoint: Which, as_json: bool) -> None:
-    from trainctl.launch import processes
     from trainctl.launch.follow import Tail
 
     tail = Tail(run.events)
     tail.read()  # what is known already
+    doing = f"evaluating {checkpoint.value} with {', '.join(attacks) or 'no attack'}"
     arguments = ["--evaluate", ",".join(attacks), "--checkpoint", checkpoint.value]
+    work_on(run, name, doing, arguments, lambda: _show(tail, run, name, as_json))
+
+
+def work_on(
+    run: RunDir, name: str, doing: str, arguments: Sequence[str], look: Callable[[], None] = lambda: None
+) -> None:
+    """Have the engine work in the folder of a run that is not at work, to its end, with `look` called meanwhile.
+
+    What it is `doing` is said on stderr. If it fails an error has its words; if it is interrupted, typer.Exit.
+    """
+    from trainctl.launch import processes
+
     threads = _settings(run).get("run", {}).get("threads") or 0
     with processes.claim(run, patience=3.0) as log:  # one that was just stopped is about to let go
         printed = run.log.stat().st_size
-        note(f"{name}: evaluating {checkpoint.value} with {', '.join(attacks) or 'no attack'}")
+        note(f"{name}: {doing}")
         child = processes.spawn(run, log, arguments=arguments, environment=processes.thread_limits(threads))
     try:
-        code = _show(child, tail, run, name, as_json)
+        while (code := child.poll()) is None:
+            look()
+            time.sleep(LOOK)
+        look()
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         child.wait()
@@ -110,30 +126,25 @@ def _evaluate(run: RunDir, name: str, attacks: list[str], checkpoint: Which, as_
         raise typer.Exit(INTERRUPTED)
     if code:
         said = run.log.read_bytes()[printed:].decode("utf-8", "replace").strip()
-        said = said.rpartition("error: ")[2]
+        _, told, said = said.rpartition("error: ")
         kind = {USAGE: UsageError, MACHINE: MachineError}.get(code, TrainctlError)
-        message, _, hint = said.rpartition("\n") if code in (USAGE, MACHINE) else ("", "", "")
+        message, _, hint = said.rpartition("\n") if told else ("", "", "")
         last = said.splitlines()[-1] if said else f"the engine ended with code {code}"
         raise kind(f"{name}: {message or last}", hint or f"trainctl logs {run.id}")
 
 
-def _show(child: subprocess.Popen[bytes], tail: Tail, run: RunDir, name: str, as_json: bool) -> int:
-    """Print each evaluation as it comes; returns the process's exit code."""
-    while True:
-        code = child.poll()
-        _, events = tail.read()
-        for event in events:
-            if event["event"] == "warning":
-                note(f"{name}: {event.get('message')}")
-            if event["event"] != "eval":
-                continue
-            if as_json:
-                emit_json({"run": run.id, **event}, line=True)
-            else:
-                print(printable(f"{name}  {_line(event)}"), flush=True)
-        if code is not None:
-            return code
-        time.sleep(LOOK)
+def _show(tail: Tail, run: RunDir, name: str, as_json: bool) -> None:
+    """Print each evaluation that has come since."""
+    _, events = tail.read()
+    for event in events:
+        if event["event"] == "warning":
+            note(f"{name}: {event.get('message')}")
+        if event["event"] != "eval":
+            continue
+        if as_json:
+            emit_json({"run": run.id, **event}, line=True)
+        else:
+            print(printable(f"{name}  {_line(event)}"), flush=True)
 
 
 def _line(event: dict[str, Any]) -> str:

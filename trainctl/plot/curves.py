@@ -10,17 +10,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
-from trainctl.errors import MachineError, UsageError
+from trainctl.errors import UsageError
+from trainctl.plot.looks import COLORS, MARKERS, frame, plain, set_foot
 from trainctl.plot.series import Band, Group, History, default_metrics, difference, groups, is_selection, twins
 from trainctl.plot.titles import title
 
-FORMATS = (".png", ".svg", ".pdf")
-# Colours that people with any colour vision tell apart (Okabe & Ito, 2008), each dark enough on white.
-COLORS = ("#0072B2", "#D55E00", "#007A5A", "#A0527F", "#7A6A00", "#333333")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 # Of a pair's first +TRAIN twin, its second, …
 SOLID: tuple[Any, ...] = ("-", (0, (7, 1.5)), (0, (7, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 FILLS = ("full", "left", "bottom", "right")
@@ -72,45 +68,8 @@ def draw(runs: Sequence[History], metrics: Sequence[str] = ()) -> Any:
         axis.axis("off")
     inside = panels < rows * columns and len(lines) <= 7  # the legend fits where a panel is left over
     legend = _legend(axes[-1] if inside else figure, lines, looks, 0 if inside else columns)
-    caption = textwrap.fill(_caption(runs, wanted, lines), 52 * columns)
-    _set_foot(figure, layout, None if inside else legend, caption)
+    set_foot(figure, layout, None if inside else legend, textwrap.fill(_caption(runs, wanted, lines), 52 * columns))
     return figure
-
-
-def _set_foot(figure: Any, layout: Any, legend: Any, caption: str) -> None:
-    """Add the caption and, above it, `legend`: the figure grows by what they need, the panels keep their size."""
-    text = figure.text(0.5, 0.0, caption, ha="center", va="bottom", fontsize=7, color="#444444")
-    low = 0.06 + (text.get_window_extent().height / figure.dpi + 0.06 if caption else 0.0)
-    foot = low + (legend.get_window_extent().height / figure.dpi if legend else 0.0)
-    height = figure.get_figheight() + foot
-    figure.set_figheight(height)
-    layout.set(rect=(0, foot / height, 1, 1 - foot / height))
-    text.set_position((0.5, 0.06 / height))
-    if legend:
-        legend.set_bbox_to_anchor((0.5, low / height), figure.transFigure)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write `figure` as PNG, SVG or PDF by the ending of `path`; UsageError for another.
-
-    MachineError if the file cannot be written.
-    """
-    check_format(path)
-    # No date in it: a figure that has not changed should not look new.
-    from matplotlib import rc_context
-
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    try:
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "trainctl", "pdf.fonttype": 42}):
-            figure.savefig(path, dpi=160, facecolor="white", metadata=metadata)
-    except OSError as error:
-        raise MachineError(f"cannot write {path}: {error.strerror or error}", "choose another file with -o") from None
-
-
-def check_format(path: Path) -> None:
-    """UsageError unless `path` ends in .png, .svg or .pdf."""
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"cannot tell the format of {path}", f"give -o a file that ends in {', '.join(FORMATS)}")
 
 
 def _check(runs: Sequence[History], metrics: Sequence[str]) -> list[str]:
@@ -161,7 +120,7 @@ def _panel(axis: Any, metric: str, lines: Sequence[Group], looks: Mapping[str, L
         band = group.band(metric)
         if band is not None:
             _line(axis, band, looks[_key(group)].options(len(band.epochs)))
-    _frame(axis, title(metric), "" if metric.startswith(("loss", "l_tp", "lr")) else "accuracy (%)")
+    frame(axis, title(metric), "epoch", "" if metric.startswith(("loss", "l_tp", "lr")) else "accuracy (%)")
 
 
 def _difference_panel(
@@ -179,7 +138,7 @@ def _difference_panel(
             band = difference(baseline, train, metric)
             if band is not None:
                 _line(axis, band, {**looks[_key(train)].options(len(band.epochs)), "linestyle": style})
-    _frame(axis, "TRAIN − baseline", "points")
+    frame(axis, "TRAIN − baseline", "epoch", "points")
     axis.margins(y=0.15)
     axis.legend(handles=labels, fontsize=7, framealpha=0.8, edgecolor="none", handlelength=2.6, loc="best")
 
@@ -192,8 +151,8 @@ def _legend(place: Any, lines: Sequence[Group], looks: Mapping[str, Look], colum
     for group in lines:
         count = len(group.runs)
         label = textwrap.fill(f"{group.label} ({count} seed{'s' if count > 1 else ''})", 34, break_on_hyphens=False)
-        # "$" would begin a formula, and a label that begins with "_" would be left out: so never let it begin so.
-        handles.append(Line2D([], [], label="\u200a" + label.replace("$", r"\$"), **looks[_key(group)].options(1)))
+        # A label that begins with "_" would be left out: so never let it begin so.
+        handles.append(Line2D([], [], label="\u200a" + plain(label), **looks[_key(group)].options(1)))
     where: dict[str, Any] = {"loc": "center left"}
     if columns:
         where = {"loc": "lower center", "ncols": min(columns, len(lines)), "borderaxespad": 0.1}
@@ -204,20 +163,6 @@ def _line(axis: Any, band: Band, options: Mapping[str, Any]) -> None:
     axis.plot(band.epochs, band.mean, **options)
     if band.seeds > 1:
         axis.fill_between(band.epochs, band.low, band.high, color=options["color"], alpha=0.15, linewidth=0)
-
-
-def _frame(axis: Any, heading: str, unit: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_title(heading, fontsize=9)
-    axis.set_xlabel("epoch", fontsize=8)
-    axis.set_ylabel(unit, fontsize=8)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axis.tick_params(labelsize=7.5)
-    axis.grid(color="#e6e6e6", linewidth=0.6)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
 
 
 def _caption(runs: Sequence[History], metrics: Sequence[str], lines: Sequence[Group]) -> str:
@@ -233,4 +178,4 @@ def _caption(runs: Sequence[History], metrics: Sequence[str], lines: Sequence[Gr
         said.append(f"Attack: {threats[0]}.")
     if any(metric.startswith("test_") for metric in chosen):
         said.append("The best checkpoint is chosen by the test accuracies shown.")
-    return " ".join(said).replace("$", r"\$")
+    return plain(" ".join(said))
