@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
+from engine.lifecycle import STOP_SIGNALS, Lifecycle
 from engine.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +58,18 @@ def make_folder(tmp_path: Path) -> Callable[..., RunDir]:
         return RunDir(folder)
 
     return make
+
+
+@contextmanager
+def working(rundir: RunDir) -> Iterator[Lifecycle]:
+    """Hold a run folder as the engine does, within this process; its signal handlers are put back afterwards."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        with Lifecycle(rundir) as life:
+            yield life
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_engine(rundir: RunDir, *arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from conftest import working
 
 from engine import machine, worker
 from engine.data.batches import Batches
 from engine.events import EventLog
-from engine.lifecycle import Lifecycle
 from engine.train import Trainer
 
 RICE = {"attack__batchnorm": "train", "attack__start": "uniform"}
@@ -32,6 +32,10 @@ OFFICIAL = [
     ({"name": "ecas", "entropy_mode": "train"}, {}, ["x", "x'"]),
     ({"name": "ecas", "base": "trades"}, {}, ["x", "x", "x'"]),
     ({"name": "ecas", "base": "awp"}, {}, ["x", "x' +", "x after"]),
+    ({"name": "las", "strategy_width": 4}, {}, ["x'"]),
+    # The reward of LAS-TRADES looks at x and at an x' of its own.
+    ({"name": "las", "base": "trades", "strategy_width": 4}, {}, ["x", "attacked", "x", "x'"]),
+    ({"name": "las", "base": "awp", "strategy_width": 4}, {}, ["x' +", "x after"]),
     ({"name": "standard"}, {}, ["x"]),
 ]
 
@@ -54,7 +58,7 @@ def trainer(life):
 def moved(make_folder, method, settings):
     """Every forward of one step that moved the running statistics of M', in words."""
     keys = {**{f"method__{key}": value for key, value in method.items()}, **settings}
-    with Lifecycle(make_folder(**keys)) as life:
+    with working(make_folder(**keys)) as life:
         made, batch = trainer(life)
         network = made.networks.adversarial
         norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
@@ -62,7 +66,7 @@ def moved(make_folder, method, settings):
         seen, before = [], {name: p.detach().clone() for name, p in network.named_parameters()}
 
         def look(module, arguments, output):
-            if norm.training and norm.running_mean.data_ptr() == own:  # AWP's stand-in has other statistics
+            if module is network and norm.training and norm.running_mean.data_ptr() == own:  # AWP's stand-in has other statistics
                 seen.append((arguments[0].detach().clone(), norm.weight.detach().clone(), first.detach().clone()))
 
         first = next(iter(network.parameters()))
@@ -98,7 +102,7 @@ def test_the_sequence_changes_the_statistics_and_no_gradient(make_folder):
     """After one step of TRADES the weights are the same, bit for bit; the running statistics are not."""
     found = {}
     for forwards in ("shared", "official"):
-        with Lifecycle(make_folder(forwards, method__forwards=forwards)) as life:
+        with working(make_folder(forwards, method__forwards=forwards)) as life:
             made, batch = trainer(life)
             made._train_step(batch)
             found[forwards] = made.networks.adversarial.state_dict()
