@@ -163,8 +163,11 @@ def _problem(detail: dict[str, Any], schema: type[Recipe]) -> Problem:
     where = [part for part in detail["loc"] if isinstance(part, str)]
     key = ".".join(where)
     if detail["type"] == "extra_forbidden":
-        section = schema.model_fields[where[0]].annotation if len(where) > 1 else schema
-        known = list(getattr(section, "model_fields", {}))
+        if len(where) == 3:
+            known = list(options.catalog("Term")[where[1]].options)
+        else:
+            section = schema.model_fields[where[0]].annotation if len(where) == 2 else schema
+            known = list(getattr(section, "model_fields", {}))
         return Problem(key, "unknown key", nearest(where[-1], known))
     text = detail["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
     if detail["type"] in ("model_type", "model_attributes_type"):

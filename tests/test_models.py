@@ -151,7 +151,7 @@ def test_mobilenet_is_torchvisions():
     torch.manual_seed(0)
     network = MobileNetV3Large(3, 10, "imagenet").eval()
     x = torch.rand(2, 3, 64, 64)
-    assert torch.equal(network(x).logits, reference(x))
+    assert torch.allclose(network(x).logits, reference(x), atol=1e-6)  # its memory layout is another
 
 
 def test_normalisation_is_inside_the_network():

@@ -1,4 +1,4 @@
-"""A new method and a new data set are one file each, and nothing else is touched."""
+"""A new method, a new term and a new data set are one file each, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -32,6 +32,25 @@ class HalfAndHalf(Method):
             "clean": (1 - self.share) * cross_entropy(step.natural.logits, step.y),
             "ce": self.share * cross_entropy(step.adversarial.logits, step.y),
         }
+'''
+
+TERM = '''
+"""A toy: features of M' on x' should be short."""
+from dataclasses import dataclass
+
+from engine.options import option
+from engine.regularizers.base import Term
+
+
+@dataclass(frozen=True)
+class ShortFeatures(Term):
+    """Mean square of the features."""
+
+    weight: float = option(0.5, ge=0.0, help="weight of the loss")
+    power: int = option(2, ge=1, help="exponent")
+
+    def loss(self, step):
+        return step.adversarial.features.abs().pow(self.power).mean()
 '''
 
 DATA = '''
@@ -72,6 +91,8 @@ width = 4
 [method]
 name = "half-and-half"
 share = 0.75
+[terms.short-features]
+weight = 0.01
 [attack]
 eps = 0.1
 steps = 2
@@ -98,12 +119,13 @@ def trainctl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "half_and_half.py").write_text(METHOD)
+    (tmp_path / "short_features.py").write_text(TERM)
     (tmp_path / "boards.py").write_text(DATA)
     (tmp_path / "toy.toml").write_text(RECIPE)
     return tmp_path
 
 
-def test_a_toy_method_and_a_toy_data_set_run_as_a_pair(folder: Path) -> None:
+def test_a_toy_method_term_and_data_set_run_as_a_pair(folder: Path) -> None:
     done = trainctl(folder, "run", "toy.toml", "--pair", "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -113,13 +135,19 @@ def test_a_toy_method_and_a_toy_data_set_run_as_a_pair(folder: Path) -> None:
     assert {run["dataset"] for run in runs} == {"boards"}
     assert sorted(run["topology"] for run in runs) == [False, True]
     assert all(0 <= run["metrics"]["pgd20"] <= run["metrics"]["natural"] <= 100 for run in runs)
+    for run in runs:
+        log = (folder / "home" / "runs" / run["id"] / "events.jsonl").read_text().splitlines()
+        epoch = next(event for event in map(json.loads, log) if event["event"] == "epoch")
+        assert epoch["loss_short-features"] > 0
     compared = json.loads(trainctl(folder, "compare", "--json").stdout)
     assert len(compared["pairs"]) == 1
 
 
 def test_options_of_a_plugin_are_checked_like_any_other(folder: Path) -> None:
     (folder / "toy.toml").write_text(
-        RECIPE.replace("share = 0.75", "share = 1.5\nshaer = 1").replace("noise = 30", 'noise = "x"')
+        RECIPE.replace("share = 0.75", "share = 1.5\nshaer = 1")
+        .replace("noise = 30", 'noise = "x"')
+        .replace("weight = 0.01", "weight = -1.0\npower = 0")
     )
     done = trainctl(folder, "run", "toy.toml")
     assert done.returncode == 2
@@ -127,6 +155,8 @@ def test_options_of_a_plugin_are_checked_like_any_other(folder: Path) -> None:
         "toy.toml:5: data.noise",
         "toy.toml:13: method.share",
         "toy.toml:14: method.shaer",
+        "toy.toml:16: terms.short-features.weight",
+        "toy.toml:17: terms.short-features.power",
         "did you mean 'share'?",
     ):
         assert piece in done.stderr

@@ -13,6 +13,7 @@ import pytest
 import tomli
 
 from engine.options import catalog
+from engine.recipe import needs_standard
 from trainctl.recipes.load import dump, resolve
 from trainctl.recipes.locate import shipped, shipped_folder
 from trainctl.recipes.plan import plan
@@ -25,16 +26,21 @@ OWN = [
     "ecas-awp",
 ]  # fmt: skip
 TABLE_7 = ["tiny-imagenet-alp", "tiny-imagenet-lbgat-alp"]  # beside those of FIVE
+TABLE_3 = [f"{data}-at-{term}" for data in ("digits", "cifar10", "cifar100") for term in ("crd", "mca", "rkd")]
+TABLE_12 = [f"{data}-{base}-mobilenetv3" for data in ("digits", "cifar100") for base in ("at", "trades")]
+LBGAT_ALP = [f"{data}-lbgat-alp" for data in ("digits", "cifar10", "cifar100")]
+LAS = [f"{data}-las-{base}" for data in ("digits", "cifar10", "cifar100") for base in ("at", "awp", "trades")]
 EXPECTED = sorted(
     [f"{data}-{name}" for data in SMALL + LARGE for name in FIVE]
     + [f"{data}-{name}-las" for data in LARGE for name in FIVE]
     + [f"{data}-lbgat-{base}-paper" for data in LARGE for base in ("at", "trades")]
     + [f"{data}-{name}" for data in ("digits", "cifar10", "cifar100") for name in OWN]
     + [f"{data}-{name}" for data in ("cifar10", "cifar100") for name in ("mart-resnet-18", "sat-steps")]
-    + ["digits-lbgat-alp", *TABLE_7]
+    + [*TABLE_3, *TABLE_7, *TABLE_12, *LBGAT_ALP, *LAS, "tiny-imagenet-las-at"]
 )
 LBGAT_PROTOCOL = [f"{data}-{name}" for data in LARGE for name in [*FIVE, "lbgat-at-paper", "lbgat-trades-paper"]]
 LBGAT_PROTOCOL += TABLE_7
+LBGAT_PROTOCOL += [name for name in TABLE_3 + TABLE_12 + LBGAT_ALP if not name.startswith("digits")]
 LAS_PROTOCOL = [f"{data}-{name}-las" for data in LARGE for name in FIVE]
 
 
@@ -70,6 +76,14 @@ def test_titles_are_unique():
     assert len(set(titles)) == len(titles)
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_title_says_what_is_our_reading(name):
+    r = recipe(name)
+    assert r.title.endswith(" (our reading)") == bool(r.our_reading)
+    assert r.our_reading or "our reading" not in r.description.replace("\n", " ")
+    assert "\n" not in r.our_reading and not r.our_reading.endswith(".")
+
+
 def test_every_file_is_a_recipe_or_is_extended_by_one():
     used = {Path(file).resolve() for name in EXPECTED for file in resolve(name).files}
     assert {file.resolve() for file in shipped_folder().rglob("*.toml")} == used
@@ -102,7 +116,8 @@ def test_las_protocol(name):
 @pytest.mark.parametrize("name", LBGAT_PROTOCOL + LAS_PROTOCOL)
 def test_both_protocols(name):
     r = recipe(name)
-    assert r.model.arch == ("resnet-18" if r.method.name == "standard" else "wrn-34-10")
+    special = "resnet-18" if r.method.name == "standard" else "mobilenetv3-large" if name in TABLE_12 else ""
+    assert r.model.arch == (special or "wrn-34-10")
     assert r.standard.arch == "resnet-18" and r.run.seed == 1
     assert (r.eval.eps, r.eval.step_size) == (0.0, 0.0)  # the protocol's own
     assert r.eval.best_by == ("natural" if r.method.name == "standard" else "pgd10")
@@ -124,7 +139,7 @@ def test_small_sets_evaluate_at_the_radius_they_train_with(name):
         assert r.topology.ramp_period == 0 and r.schedule.milestones[-1] < r.schedule.epochs
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if "trades" in name])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if "trades" in name and name not in LAS])
 def test_trades_has_beta_6(name):
     assert recipe(name).method.beta == 6.0
 
@@ -132,11 +147,38 @@ def test_trades_has_beta_6(name):
 def test_logit_pairing_has_weight_1_and_climbs_the_cross_entropy_from_a_gaussian_start():
     alp = recipe("tiny-imagenet-alp")
     assert (alp.method.form, alp.method.weight, alp.attack.loss, alp.attack.start) == ("mixed", 1.0, "ce", "gaussian")
-    for name in ("digits-lbgat-alp", "tiny-imagenet-lbgat-alp"):
+    for name in (*LBGAT_ALP, "tiny-imagenet-lbgat-alp"):
         r = recipe(name)
         assert (r.method.base, r.method.form, r.method.alpha, r.method.gamma) == ("alp", "official", 1.0, 1.0)
         assert (r.attack.loss, r.attack.start) == ("auto", "auto")  # the method's own, see test_methods
-        assert "our reading" in r.title
+
+
+@pytest.mark.parametrize("name", TABLE_3)
+def test_the_terms_of_table_3_stand_on_vanilla_at(name):
+    data, _, term = name.rsplit("-", 2)
+    r, base = recipe(name), recipe(f"{data}-at")
+    small = data == "digits"
+    settings = {
+        "rkd": {"weight": 25.0, "form": "cosine", "distance": 1.0, "angle": 2.0, "source": "adversarial"},
+        "crd": {
+            "weight": 0.8, "negatives": 512 if small else 16384, "dim": 128, "temperature": 0.07, "momentum": 0.5
+        },
+        "mca": {"weight": 1.0, "temperature": 0.1, "negatives": 512 if small else 4096},
+    }  # fmt: skip
+    own = {"title", "description", "our_reading", "terms"}
+    assert r.terms.model_dump() == {term: settings[term]}
+    assert r.model_dump(exclude=own) == base.model_dump(exclude=own)
+    assert r.our_reading == catalog("Term")[term].constants["inferred"]  # so that a table says it once
+    assert needs_standard(r) == (term != "mca")
+
+
+@pytest.mark.parametrize("name", TABLE_12)
+def test_table_12_has_its_own_network(name):
+    data, base, _ = name.rsplit("-", 2)
+    r, other = recipe(name), recipe(f"{data}-{base}")
+    assert (r.model.arch, r.model.stem) == ("mobilenetv3-large", "cifar" if data == "digits" else "imagenet")
+    assert (r.standard, r.method) == (other.standard, other.method)
+    assert data == "digits" or r.model_dump()["optim"] == other.model_dump()["optim"]
 
 
 # ---- trainctl recipes, as a program
@@ -229,24 +271,27 @@ def test_check_json(tmp_path):
     assert (problem["file"], problem["line"], problem["key"]) == ("bad.toml", 2, "optim.lr")
 
 
-def test_new(tmp_path):
-    done = trainctl(tmp_path, "new", "mine", "--from", "digits-lbgat-at")
+@pytest.mark.parametrize("base", ["digits-lbgat-at", "digits-at-rkd"])
+def test_new(tmp_path, base):
+    done = trainctl(tmp_path, "new", "mine", "--from", base)
     assert done.returncode == 0 and done.stdout == "" and "trainctl run mine.toml" in done.stderr
     assert trainctl(tmp_path, "check", "mine.toml").stdout == "ok  mine.toml\n"
     before = (tmp_path / "mine.toml").read_text()
-    mine, base = resolve(str(tmp_path / "mine.toml")).recipe, recipe("digits-lbgat-at")
-    assert mine.model_dump() == base.model_dump() | {"title": "mine"}
+    assert resolve(str(tmp_path / "mine.toml")).recipe.model_dump() == recipe(base).model_dump() | {"title": "mine"}
     refused = trainctl(tmp_path, "new", "mine")
     assert refused.returncode == 2 and "mine.toml exists already" in refused.stderr
     assert (tmp_path / "mine.toml").read_text() == before
 
 
-def test_every_line_of_a_new_recipe_may_be_switched_on(tmp_path):
-    trainctl(tmp_path, "new", "mine", "--path", "sub")
+@pytest.mark.parametrize("base", ["digits-trades", "digits-at-crd"])
+def test_every_line_of_a_new_recipe_may_be_switched_on(tmp_path, base):
+    trainctl(tmp_path, "new", "mine", "--from", base, "--path", "sub")
     file = tmp_path / "sub" / "mine.toml"
     head, *settings = file.read_text().split("\n\n[")
     file.write_text(head + "\n\n[" + "\n\n[".join(settings).replace("\n# ", "\n"))
-    assert resolve(str(file)).recipe.model_dump() == recipe("digits-trades").model_dump() | {"title": "mine"}
+    assert resolve(str(file)).recipe.model_dump() == recipe(base).model_dump() | {"title": "mine"}
+    terms = "[terms.crd]\nweight = 0.8  # weight of the loss\nnegatives = 512  # "
+    assert (terms in file.read_text()) == (base == "digits-at-crd")
 
 
 def test_new_from_a_path_works_from_anywhere(tmp_path):

@@ -37,6 +37,8 @@ class MobileNetV3Large(nn.Module):
         dropout.inplace = False  # the features must stay as they are
         self.hidden = nn.Sequential(hidden, activation)
         self.dropout, self.linear = dropout, linear
+        # Depthwise convolutions are three times as fast so on a CPU.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""

@@ -12,6 +12,8 @@ from trainctl.cli.common import JsonOption, console, emit_json, note, printable
 from trainctl.errors import USAGE, MachineError, UsageError
 
 if TYPE_CHECKING:
+    from engine.options import Entry
+    from engine.recipe import Recipe
     from trainctl.recipes.load import Resolved
 
 recipes = typer.Typer(
@@ -186,23 +188,33 @@ def _starter_lines(name: str, extends: str, resolved: Resolved) -> Iterator[str]
 
     import tomli_w
 
-    from engine.options import catalog
-    from engine.recipe import SECTIONS, keys
-
-    recipe = resolved.recipe
     yield from tomli_w.dumps({"title": name, "extends": extends}).splitlines()
     yield ""
     yield "# Every key stands below with the value it has now. To change one, take the # away before it."
-    descriptions = keys()
-    for kind, section, chosen in (
-        ("Method", "method", recipe.method.name),
-        ("DataSource", "data", recipe.data.dataset),
-    ):
-        own = catalog(kind)[chosen].options
-        descriptions |= {f"{section}.{key}": option.help for key, option in own.items()}
-    for section in SECTIONS:
-        yield f"\n[{section}]"
-        for key, value in getattr(recipe, section).model_dump().items():
+    for table, values, descriptions in _tables(resolved.recipe):
+        yield f"\n[{table}]"
+        for key, value in values.items():
             # On one line; a list of numbers or plain words is the same in JSON as in TOML.
             shown = f"{key} = {json.dumps(value)}" if isinstance(value, list) else tomli_w.dumps({key: value}).strip()
-            yield f"# {shown}  # {descriptions[f'{section}.{key}']}"
+            yield f"# {shown}  # {descriptions[key]}"
+
+
+def _tables(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
+    """Every table of a recipe: its name, its values, and what its keys mean. A term has a table of its own."""
+    from engine.options import catalog
+    from engine.recipe import SECTIONS
+
+    chosen = {"method": ("Method", recipe.method.name), "data": ("DataSource", recipe.data.dataset)}
+    for section, schema in SECTIONS.items():
+        values = getattr(recipe, section).model_dump()
+        if section == "terms":
+            for term, own in values.items():
+                yield f"terms.{term}", own, _helps(catalog("Term")[term])
+            continue
+        fixed = {key: field.description or "" for key, field in schema.model_fields.items()}
+        kind, name = chosen.get(section, ("", ""))
+        yield section, values, fixed | (_helps(catalog(kind)[name]) if kind else {})
+
+
+def _helps(entry: Entry) -> dict[str, str]:
+    return {key: option.help for key, option in entry.options.items()}

@@ -118,7 +118,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def _notes(recipe: dict[str, Any]) -> list[str]:
     """Where these runs leave the paper's settings."""
     cifar10 = recipe.get("data.dataset") == "cifar10"
-    wanted = {
+    wanted: dict[str, Any] = {
         "schedule.epochs": _EPOCHS[str(recipe.get("eval.protocol"))],
         "optim.batch_size": 128,
     }

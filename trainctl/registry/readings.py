@@ -7,13 +7,21 @@ from typing import Any
 
 from engine import options
 
+_STATED = ("at", "trades")  # the methods that the paper gives lambda for
 _PRIME = "TRAIN' is printed without a formula; here the gradient of L_TP reaches M as well"
 
 
 def reading(settings: Mapping[str, Any]) -> str:
     """The words of a recipe (dotted keys) and of its method and terms; "" if there are none."""
-    prime = settings.get("topology.enabled") is True and settings.get("topology.variant") == "prime"
-    said = [settings.get("our_reading"), _PRIME if prime else "", *constants(settings, "inferred")]
+    method = str(settings.get("method.name"))
+    enabled = settings.get("topology.enabled") is True
+    unstated = enabled and str(settings.get("data.dataset")).startswith("cifar") and method not in _STATED
+    said = [
+        settings.get("our_reading"),
+        _PRIME if enabled and settings.get("topology.variant") == "prime" else "",
+        f"the TRAIN paper gives no lambda for {method}: that of the data set" if unstated else "",
+        *constants(settings, "inferred"),
+    ]
     return "; ".join(dict.fromkeys(text for text in said if isinstance(text, str) and text))
 
 

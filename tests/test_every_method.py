@@ -1,0 +1,107 @@
+"""Every method, with TRAIN and without, and every term: a few steps of a real run, stopped and resumed bit for bit."""
+
+import json
+
+import pytest
+import torch
+from conftest import working
+
+from engine import checkpoint, events, options, worker
+from engine.recipe import InvalidRecipe, check
+from engine.train import Interrupted
+
+SHORT = {
+    "data__train_examples": 60, "optim__batch_size": 16, "attack__steps": 2, "run__log_every": 1,
+    "eval__attacks": [], "eval__topology": False, "eval__checkpoints": ["last"], "eval__examples": 20,
+}  # fmt: skip
+FORMS = {
+    "awp": [{"base": "at"}, {"base": "trades", "warmup": 1}],
+    "ecas": [{"base": "at"}, {"base": "trades"}, {"base": "awp"}],
+    "fat": [{"base": "at"}, {"base": "trades"}, {"base": "mart"}],
+    "gairat": [{"begin_epoch": 1}],
+    "las": [
+        {"base": base, "strategy_width": 4, "every": every, "strategy_momentum": 0.9}
+        for base, every in (("at", 2), ("trades", 1), ("awp", 1))
+    ],
+    "lbgat": [{"base": "at"}, {"base": "alp"}, {"base": "trades"}, {"base": "trades", "form": "paper"}],
+    "trades": [{}, {"forwards": "official"}],
+}
+CASES = [
+    ({"name": name, **form}, {}) for name in options.catalog("Method") for form in FORMS.get(name, [{}])
+]  # fmt: skip
+CASES += [({"name": "at"}, {name: {"negatives": 16} if name != "rkd" else {}}) for name in options.catalog("Term")]
+
+
+def train(folder, until=None):
+    """Carry out the run in `folder`, or stop it after `until` steps; returns its checkpoint and its events."""
+    with working(folder) as life:
+        if until is not None:
+            life.should_stop = lambda: life.step >= until
+            with pytest.raises(Interrupted):
+                worker._run(life, folder)
+        else:
+            worker._run(life, folder)
+    log = [event for _, event in events.read(folder.events.read_bytes())]
+    clock = {"t", "seconds", "images_per_second"}
+    return checkpoint.load(folder.checkpoint("last"))[0], [
+        {key: value for key, value in event.items() if key not in clock} for event in log
+    ]
+
+
+@pytest.mark.parametrize("enabled", [False, True], ids=["baseline", "train"])
+@pytest.mark.parametrize(("method", "terms"), CASES, ids=lambda part: "-".join(map(str, part.values() or part)) or "")
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(make_folder, method, terms, enabled):
+    if enabled and method["name"] == "standard":
+        pytest.skip("makes no adversarial images, so there is no +TRAIN of it")
+    settings = {**SHORT, "topology__enabled": enabled, **{f"method__{key}": value for key, value in method.items()}}
+    if terms:
+        settings |= {f"terms__{name}": part for name, part in terms.items()}
+    whole, told = train(make_folder("whole", **settings))
+    folder = make_folder("stopped", **settings)
+    train(folder, until=3)  # in the middle of the first of two epochs of four steps
+    resumed, said = train(folder)
+    assert whole.keys() == resumed.keys()
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, resumed[name])] == []
+    assert said == told
+    assert sum(event["event"] == "step" for event in said) == 8
+    losses = [event["loss"] for event in said if event["event"] == "step"]
+    assert len(set(losses)) == len(losses), json.dumps(losses)  # it does learn
+
+
+def refused(**settings):
+    """The keys and messages of what a recipe's check refuses."""
+    with pytest.raises(InvalidRecipe) as caught:
+        check({key: dict(value) for key, value in settings.items()})
+    return {problem.key: f"{problem.message} {problem.hint}" for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    "method", [name for name, entry in options.catalog("Method").items() if "beta" in entry.options]
+)
+def test_a_negative_beta_is_refused_by_name(method):
+    assert list(refused(method={"name": method, "beta": -1.0})) == ["method.beta"]
+
+
+def test_fewer_than_three_samples_for_l_tp_are_refused_by_name():
+    found = refused(optim={"batch_size": 2}, topology={"enabled": True})
+    assert list(found) == ["optim.batch_size"]
+    assert "3 or more" in found["optim.batch_size"]
+
+
+@pytest.mark.parametrize("key", ["topology", "terms"])
+def test_an_unknown_source_of_x_prime_is_refused_by_name(key):
+    part = {"source": "adverserial"}
+    found = refused(**({"topology": part} if key == "topology" else {"terms": {"rkd": part}}))
+    (name,) = found
+    assert name == ("topology.source" if key == "topology" else "terms.rkd.source")
+    assert "did you mean 'adversarial'?" in found[name]
+
+
+def test_a_misspelt_option_of_a_term_is_told_the_nearest():
+    found = refused(terms={"rkd": {"wieght": 1.0}})
+    assert list(found) == ["terms.rkd.wieght"] and "did you mean 'weight'?" in found["terms.rkd.wieght"]
+
+
+def test_terms_and_l_tp_are_refused_where_there_is_no_x_prime():
+    found = refused(method={"name": "standard"}, topology={"enabled": True}, terms={"mca": {}})
+    assert set(found) == {"topology.enabled", "terms.mca"}
