@@ -35,7 +35,7 @@ def main() -> int:
     # the same cores. OpenMP reads this when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-    from engine import worker
+    from engine import timing, worker
     from engine.lifecycle import AlreadyRunning
 
     folder = arguments.folder.absolute()
@@ -44,7 +44,7 @@ def main() -> int:
         if arguments.embed:
             return worker.embed(folder, which, arguments.classes, arguments.per_class)
         if arguments.evaluate is None:
-            return worker.train(folder)
+            return timing.measure(folder) if timing.is_wanted(folder) else worker.train(folder)
         return worker.evaluate(folder, [part for part in arguments.evaluate.split(",") if part], which)
     except AlreadyRunning as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,13 +4,14 @@ One JSON object a line, one write() a line, so that readers never see half a lin
 Every line has `t` (unix seconds) and `event`. All accuracies are in percent.
 
     start       the run begins: method, data set, device, threads, precision, epochs, steps_per_epoch, parameters
-    stage       what it does now: pretrain, train, evaluate
+    stage       what it does now: pretrain, train, evaluate; or timing
     step        step, epoch, lr, loss, loss_robust, loss_<part>…, loss_topology, loss_standard, images_per_second
     epoch       the same as means over the epoch, train_natural, train_adversarial, seconds,
                 and what `best` is chosen by: validation_natural, validation_pgd10 (or test_… if chosen on the test set)
     checkpoint  checkpoint (best or last), epoch, step, rule, file, and of best the value that chose it
     eval        metric, value, n, split, checkpoint, epoch, rule, seconds, and the threat model:
                 attack, norm, eps, step_size, steps, start, implementation, version, seed
+    timing      of a run that only measures time: setting, title, seconds_per_step, steps_per_epoch, rounds, …
     warning     message
     end         status, reason, hint
 
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-KINDS = ("start", "stage", "step", "epoch", "eval", "checkpoint", "warning", "end")
+KINDS = ("start", "stage", "step", "epoch", "eval", "timing", "checkpoint", "warning", "end")
 
 # Metrics of a finished run, in the order of the tables, and whether more is better.
 METRICS: dict[str, bool] = {

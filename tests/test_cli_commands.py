@@ -260,7 +260,7 @@ def test_help_names_every_command(home: Home) -> None:
 def test_completion_knows_commands_and_options(home: Home) -> None:
     env = {**environment(home), "_TRAINCTL_COMPLETE": "complete_bash", "COMP_CWORD": "1", "COMP_WORDS": "trainctl re"}
     done = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["recipes", "resume", "reindex"]
+    assert done.stdout.split() == ["recipes", "resume", "reproduce", "reindex"]
     env |= {"COMP_WORDS": "trainctl stop --gr", "COMP_CWORD": "2"}
     assert subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False).stdout.split() == ["--grace"]
 

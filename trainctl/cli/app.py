@@ -35,6 +35,7 @@ COMMANDS = {
     "tag": ("tag", "Put tags on runs, or take them off."),
     "note": ("note", "Write a note on a run."),
     "eval": ("evaluate", "Evaluate a checkpoint again."),
+    "reproduce": ("reproduce", "A table of the TRAIN paper."),
     "plot": ("plot", "Figures as PNG, SVG or PDF."),
     "reindex": ("reindex", "Rebuild the index from the run folders."),
     "doctor": ("doctor", "Check this machine."),

@@ -51,21 +51,29 @@ def attend(home: Home, runs: Sequence[RunDir], *, presses: Presses | None = None
     With `presses` the runs belong to this command: the first Ctrl-C stops them, the second kills them. Without, Ctrl-C
     only ends the view. When the terminal closes, the view ends and the runs go on in either case.
     """
-    followers = [Follower(run) for run in runs]
-    view = live.choose(as_json)
-    try:
-        stopped = _until_ended(home, followers, view, presses)
-    finally:
-        view.close()
-    code = _code(followers)
+    followers, stopped = stay(home, runs, presses=presses, as_json=as_json)
+    code = exit_code(followers)
     if as_json:
         emit_json({"event": "summary", "t": time.time(), "runs": [_summary_of(run) for run in followers]}, line=True)
     else:
         _report(followers)
+        explain(followers)
     if stopped:
         left = " ".join(run.run.id for run in followers if run.status != "done")
         note(f"stopped; go on with: trainctl resume {left}" if left else "all runs were done already")
     return INTERRUPTED if stopped else code
+
+
+def stay(
+    home: Home, runs: Sequence[RunDir], *, presses: Presses | None = None, as_json: bool = False
+) -> tuple[list[Follower], bool]:
+    """As `attend`, without a last word: gives the runs as they ended, and True if Ctrl-C ended them."""
+    followers = [Follower(run) for run in runs]
+    view = live.choose(as_json)
+    try:
+        return followers, _until_ended(home, followers, view, presses)
+    finally:
+        view.close()
 
 
 def _until_ended(home: Home, runs: Sequence[Follower], view: live.View, presses: Presses | None) -> bool:
@@ -101,7 +109,8 @@ def _each(runs: Sequence[Follower], action: Callable[[RunDir], None]) -> None:
             note(f"{run.name}: {error}")
 
 
-def _code(runs: Sequence[Follower]) -> int:
+def exit_code(runs: Sequence[Follower]) -> int:
+    """What a command that ran them exits with."""
     bad = [run for run in runs if run.status != "done"]
     if not bad:
         return DONE
@@ -147,7 +156,7 @@ def _threats(run: RunDir) -> dict[str, Threat]:
 
 
 def _report(runs: Sequence[Follower]) -> None:
-    """The results as a table on stdout, and on stderr why runs ended that are not done."""
+    """The results as a table on stdout."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -177,6 +186,10 @@ def _report(runs: Sequence[Follower]) -> None:
         screen.print(Text(marked.caption, style="dim"))
     for said in marked.notes:
         screen.print(Text(said))
+
+
+def explain(runs: Sequence[Follower]) -> None:
+    """Say on stderr why runs ended that are not done."""
     for run in runs:
         if run.status != "done":
             note(f"{run.name} {run.status}: {run.reason() or 'no reason was left'} (trainctl logs {run.run.id})")

@@ -27,7 +27,8 @@ def compare(home: Home, selected: Iterable[RunRow] | None = None, checkpoint: st
     """
     if selected is None:
         ingest.refresh(home)
-        selected = [row for row in query.runs(home) if row.status == "done"]
+        # A run that has trained no epoch only measured time.
+        selected = [row for row in query.runs(home) if row.status == "done" and row.epoch]
     rows = list(selected)
     loaded = {row.id: members.load(home, row, checkpoint) for row in rows}
     columns = _columns(loaded.values())

@@ -12,8 +12,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from engine.rundir import FINAL, RunDir, replace, sync_folder
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is mistaken for something else
 STAGED = ".run.json.staged"
+PATIENCE = 10.0  # seconds for which an engine that wrote its exit.json may still be on its way out
 
 
 def create(
@@ -36,8 +38,9 @@ def create(
     tags: Sequence[str] = (),
     share: float | None = None,
     command: Sequence[str] = (),
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> list[RunDir]:
-    """Make one queued run of each plan, all or none, in their order.
+    """Make one queued run of each plan, all or none, in their order. `beside` are more files of each folder, by path.
 
     `share` is the part of the machine that each of them takes while it runs, in (0, 1]; None: what its threads are of
     all cores. `command` is what the user typed; default this process's own. MachineError if it cannot be written.
@@ -51,6 +54,9 @@ def create(
         for plan in plans:
             made.append(run := _new_folder(home))
             replace(run.recipe, dump(plan.recipe))
+            for name, text in beside.items():
+                (run.path / name).parent.mkdir(exist_ok=True)
+                replace(run.path / name, text)
             about = {
                 "id": run.id,
                 "name": plan.name,
@@ -94,7 +100,7 @@ def requeue(run: RunDir) -> None:
 
     UsageError if it is done, queued or still at work.
     """
-    with processes.claim(run):
+    with processes.claim(run, patience=PATIENCE if run.status() in FINAL else 0.0):
         check_requeue(run)
         run.archive_exit()
         # launch.json goes last: without it and a heartbeat the run is queued.
