@@ -1,6 +1,7 @@
 """The layout of a run folder, which is the truth about a run, and the status that follows from it.
 
     recipe.toml     resolved whole                          written by trainctl at launch
+    timed/          recipes, of a run that only measures time        "
     run.json        id, name, recipe, group, pair, seed, command, created          "
     labels.json     tags and note                           replaced whole by trainctl
     launch.json     pid, start time, host of the started process     "  by the launcher

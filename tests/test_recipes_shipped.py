@@ -30,13 +30,14 @@ TABLE_3 = [f"{data}-at-{term}" for data in ("digits", "cifar10", "cifar100") for
 TABLE_12 = [f"{data}-{base}-mobilenetv3" for data in ("digits", "cifar100") for base in ("at", "trades")]
 LBGAT_ALP = [f"{data}-lbgat-alp" for data in ("digits", "cifar10", "cifar100")]
 LAS = [f"{data}-las-{base}" for data in ("digits", "cifar10", "cifar100") for base in ("at", "awp", "trades")]
+FLAVOURS = [f"{data}-at-{code}" for data in ("cifar10", "cifar100") for code in ("bag-of-tricks", "rice")]
 EXPECTED = sorted(
     [f"{data}-{name}" for data in SMALL + LARGE for name in FIVE]
     + [f"{data}-{name}-las" for data in LARGE for name in FIVE]
     + [f"{data}-lbgat-{base}-paper" for data in LARGE for base in ("at", "trades")]
     + [f"{data}-{name}" for data in ("digits", "cifar10", "cifar100") for name in OWN]
     + [f"{data}-{name}" for data in ("cifar10", "cifar100") for name in ("mart-resnet-18", "sat-steps")]
-    + [*TABLE_3, *TABLE_7, *TABLE_12, *LBGAT_ALP, *LAS, "tiny-imagenet-las-at"]
+    + [*TABLE_3, *TABLE_7, *TABLE_12, *LBGAT_ALP, *LAS, *FLAVOURS, "tiny-imagenet-las-at"]
 )
 LBGAT_PROTOCOL = [f"{data}-{name}" for data in LARGE for name in [*FIVE, "lbgat-at-paper", "lbgat-trades-paper"]]
 LBGAT_PROTOCOL += TABLE_7
@@ -69,6 +70,18 @@ def test_every_adversarial_recipe_has_a_pair(name):
         assert [run.name for run in plan([name])] == [f"{name}-s{seed}"]
     else:
         assert [run.name for run in plan([name], pair=True)] == [f"{name}-s{seed}", f"{name}+train-s{seed}"]
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+def test_vanilla_at_in_the_forms_of_other_codes(data):
+    rice, tricks = recipe(f"{data}-at-rice"), recipe(f"{data}-at-bag-of-tricks")
+    assert (rice.schedule.epochs, rice.schedule.milestones, rice.attack.batchnorm) == (200, [101, 151], "train")
+    assert (tricks.schedule.epochs, tricks.schedule.milestones, tricks.attack.batchnorm) == (110, [101, 106], "eval")
+    assert (rice.method.code, tricks.method.code) == ("rice", "bag-of-tricks")
+    for found in (rice, tricks):
+        assert found.attack.eps == 8 / 255 and found.attack.start == "uniform" and found.model.mean
+        assert (found.optim.lr, found.optim.weight_decay) == (0.1, 5e-4)
+    assert recipe("cifar10-at-rice").data.padding == "reflect"
 
 
 def test_titles_are_unique():

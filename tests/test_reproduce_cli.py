@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ from engine.rundir import RunDir
 from trainctl.home import Home
 
 SMALLEST = (
-    "reproduce", "3", "--scale", "tiny", "--seeds", "0", "--set", "schedule.epochs=6",
-    "--set", "data.train_examples=400", "--set", "schedule.milestones=[]", "--set", 'eval.attacks=["pgd20"]',
+    "--scale", "tiny", "--seeds", "0", "--set", "schedule.epochs=6", "--set", "data.train_examples=400",
+    "--set", "schedule.milestones=[]", "--set", 'eval.attacks=["pgd20"]',
     "--set", "eval.topology=false", "--set", "eval.examples=60",
 )  # fmt: skip
 
@@ -100,11 +100,11 @@ def snapshot(run: RunDir) -> dict[str, int]:
     return {str(file.relative_to(run.path)): file.stat().st_mtime_ns for file in run.path.rglob("*") if file.is_file()}
 
 
-def begin(home: Home) -> subprocess.Popen[str]:
+def begin(home: Home, table: str) -> subprocess.Popen[str]:
     """The command in a session of its own, as a terminal's job is."""
     return subprocess.Popen(
-        [sys.executable, "-m", "trainctl", *SMALLEST], env=environment(home), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [sys.executable, "-m", "trainctl", "reproduce", table, *SMALLEST], env=environment(home),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -125,34 +125,48 @@ def in_the_middle(view: subprocess.Popen[str], home: Home, done: int) -> RunDir:
     return started[0]
 
 
-@pytest.mark.slow
-def test_interrupted_and_killed_it_goes_on(home: Home) -> None:
-    view = begin(home)
-    in_the_middle(view, home, 1)
+def interrupted(view: subprocess.Popen[str], engine: RunDir) -> None:
+    """Ctrl-C."""
     view.send_signal(signal.SIGINT)
     said, told = view.communicate(timeout=60)
     assert view.returncode == 130 and said == "" and "the same command goes on" in told
-    kept = {run.id: snapshot(run) for run in with_status(home, "done")}
-    ids = {run.id for run in home.run_dirs()}
-    assert len(ids) == 6 and 1 <= len(kept) < 6
-    assert len(kept) + len(with_status(home, "killed")) == 6
+    assert engine.status() == "killed"
 
-    view = begin(home)
-    engine = in_the_middle(view, home, len(kept))
+
+def killed(view: subprocess.Popen[str], engine: RunDir) -> None:
+    """The engine and the command end at once; what else runs goes on."""
     os.kill(engine.json("heartbeat.json")["pid"], signal.SIGKILL)
     view.kill()
     view.wait()
     until(lambda: engine.status() in ("killed", "lost"), 60)
 
-    done = trainctl(home.path, *SMALLEST)
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "rows", "end", "labels"),
+    [
+        ("3", 6, interrupted, ["MCA", "Vanilla AT + RKD", "Vanilla AT + CRD", "Vanilla AT + TRAIN'"]),
+        ("6", 9, killed, ["Standard training", "Vanilla AT + LBGAT", "TRADES + LBGAT + TRAIN"]),
+    ],
+)
+def test_cut_short_it_goes_on(
+    home: Home, table: str, rows: int, end: Callable[[subprocess.Popen[str], RunDir], None], labels: list[str]
+) -> None:
+    view = begin(home, table)
+    engine = in_the_middle(view, home, 1)
+    end(view, engine)
+    kept = {run.id: snapshot(run) for run in with_status(home, "done")}
+    ids = {run.id for run in home.run_dirs()}
+    assert len(ids) == rows and 1 <= len(kept) < rows
+
+    done = trainctl(home.path, "reproduce", table, *SMALLEST)
     assert done.returncode == 0, done.stderr
     assert {run.id for run in home.run_dirs()} == ids
-    assert len(with_status(home, "done")) == 6
+    assert len(with_status(home, "done")) == rows
     assert {id: snapshot(home.run(id)) for id in kept} == kept
     assert json.loads(engine.attempts.read_text().splitlines()[-1])["resumed_from"] is not None
-    for label in ("MCA", "Vanilla AT + RKD", "Vanilla AT + CRD", "Vanilla AT + TRAIN'"):
-        assert label in done.stdout
-    again = trainctl(home.path, *SMALLEST, "--json")
+    assert all(label in done.stdout for label in labels)
+    again = trainctl(home.path, "reproduce", table, *SMALLEST, "--json")
     cells = json.loads(again.stdout)["cells"]
     assert again.stderr == "" and {cell["metric"] for cell in cells if cell["mean"] is not None} == {"natural", "pgd20"}
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.options import catalog
+
 Epochs = Mapping[int, float]  # epoch -> value
-LOSSES = ("loss_robust", "loss_topology")
+LOSSES = ("loss_robust", "loss_topology", *(f"loss_{term}" for term in catalog("Term")))
 TRAINING = ("train_natural", "train_adversarial")
 SELECTION = ("validation_", "test_")  # beginnings of the accuracies by which `best` is chosen
 

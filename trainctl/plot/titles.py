@@ -18,6 +18,8 @@ TITLES = {
 
 
 def title(metric: str) -> str:
-    """`validation_pgd10` as `validation, pgd10`; an unknown one as it is."""
+    """`validation_pgd10` as `validation, pgd10`, `loss_rkd` as `loss of rkd`; an unknown one as it is."""
     head, _, rest = metric.partition("_")
-    return f"{head}, {rest}" if is_selection(metric) else TITLES.get(metric, metric)
+    if is_selection(metric):
+        return f"{head}, {rest}"
+    return TITLES.get(metric, f"loss of {rest}" if head == "loss" and rest else metric)
