@@ -18,7 +18,7 @@ from engine.rundir import FINAL, RunDir
 from trainctl.home import Home
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
-from trainctl.registry.plain import integer, rank, real, table, text
+from trainctl.registry.plain import dotted, integer, rank, real, table, text
 from trainctl.registry.readings import reading
 from trainctl.registry.threats import Threat, threat
 
@@ -217,17 +217,9 @@ def read_settings(folder: RunDir) -> dict[str, Any]:
     try:
         if folder.recipe.stat().st_size > _LARGEST_RECIPE:
             return {}
-        return dict(_flat(tomli.loads(folder.recipe.read_text(encoding="utf-8")), ""))
+        return dotted(tomli.loads(folder.recipe.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}
-
-
-def _flat(tree: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{text(key)}.")
-        else:
-            yield prefix + text(key), value
 
 
 def _metrics(

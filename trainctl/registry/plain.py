@@ -38,3 +38,12 @@ def rank(metric: str) -> tuple[int, str]:
 def table(value: Any) -> dict[str, Any]:
     """A dict, or {}."""
     return value if isinstance(value, dict) else {}
+
+
+def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables, such as a recipe, with dotted keys: "optim.lr"."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = prefix + text(key)
+        found |= dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

@@ -13,7 +13,9 @@ from trainctl.compare.members import Member
 from trainctl.compare.statistics import Difference, Spread, paired_difference, spread
 from trainctl.home import Home
 from trainctl.recipes.load import resolve
+from trainctl.registry.plain import dotted
 from trainctl.registry.query import RunRow
+from trainctl.registry.readings import reading
 from trainctl.registry.threats import Threat, short
 from trainctl.reproduce.plan import Key, Line, TablePlan, key
 from trainctl.reproduce.rows import METRICS, TIMING, Row, baseline, caption
@@ -166,8 +168,8 @@ def _of_row(line: Line, base: Line | None) -> Iterable[str]:
         yield f"the paper quotes this row from {QUOTED[row.quoted_from]}"
     if row.note:
         yield row.note
-    if recipe.our_reading:
-        yield f"our reading: {recipe.our_reading}"
+    if ours := reading(dotted(recipe.model_dump())):
+        yield f"our reading: {ours}"
     if base is not None and len({_form(recipe), _form(base.resolved), ""}) > 2:
         yield (
             "LBGAT is here as the TRAIN paper's equations have it, in its baseline's row as in its authors' code: Δ is "
