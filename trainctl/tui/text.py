@@ -27,8 +27,8 @@ def status(run: RunRow) -> Text:
 
 
 def method(run: RunRow, *, short: bool = False) -> str:
-    """The method, and whether TRAIN is added: `trades +TRAIN`, or `trades+T`."""
-    return run.method + (("+T" if short else " +TRAIN") if run.topology else "")
+    """The method, and whether TRAIN is added: `trades +TRAIN`, or `trades+T`; † behind what is our reading."""
+    return run.method + (("+T" if short else " +TRAIN") if run.topology else "") + "†" * bool(run.our_reading)
 
 
 def accuracies(metrics: Mapping[str, float | None]) -> tuple[str, str]:

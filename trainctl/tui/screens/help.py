@@ -19,7 +19,8 @@ from trainctl.tui.text import GLYPHS
 MARKS = """\
 natural, robust: accuracy in percent on the test set, of the best checkpoint;
   robust names its attack. While a run trains: v on the validation set,
-  t on the test set. Their threat models stand in the run's recipe tab."""
+  t on the test set. Their threat models stand in the run's recipe tab.
+†: our reading of what a method's authors leave open; the recipe tab says what."""
 
 
 class HelpScreen(ModalScreen[None]):
