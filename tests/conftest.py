@@ -72,6 +72,20 @@ def working(rundir: RunDir) -> Iterator[Lifecycle]:
             signal.signal(number, handler)
 
 
+def carry_out(rundir: RunDir, until: int | None = None) -> None:
+    """Carry out a run within this process, to its end, or stop it after `until` steps: cheaper than `run_engine`."""
+    from engine import worker
+    from engine.train import Interrupted
+
+    with working(rundir) as life:
+        if until is None:
+            worker._run(life, rundir)
+            return
+        life.should_stop = lambda: life.step >= until  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            worker._run(life, rundir)
+
+
 def run_engine(rundir: RunDir, *arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the real engine on a folder to its end."""
     return subprocess.run(

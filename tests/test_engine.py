@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_engine
+from conftest import ROOT, carry_out, run_engine
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -87,7 +87,7 @@ def test_a_finished_run_is_left_alone(make_folder: Make) -> None:
 
 def test_checkpoints_hold_no_pickle_and_name_their_rule(make_folder: Make) -> None:
     rundir = make_folder(schedule__epochs=1)
-    run_engine(rundir)
+    carry_out(rundir)
     assert sorted(p.name for p in rundir.checkpoints.iterdir()) == ["best.safetensors", "last.safetensors"]
     with safe_open(rundir.checkpoint("best"), framework="pt") as file:
         state = json.loads(file.metadata()["state"])
@@ -131,8 +131,8 @@ def test_a_pair_differs_in_the_regulariser_alone(make_folder: Make) -> None:
     """With weight 0 the twin must take exactly the baseline's path, although a second network trains beside it."""
     baseline = make_folder("baseline")
     twin = make_folder("twin", topology__enabled=True, topology__weight=0.0)
-    run_engine(baseline)
-    run_engine(twin)
+    carry_out(baseline)
+    carry_out(twin)
     model = {k: v for k, v in weights(baseline).items() if k.startswith("model.")}
     assert model == {k: v for k, v in weights(twin).items() if k.startswith("model.")}
 
@@ -242,8 +242,7 @@ def test_only_one_process_works_on_a_run(make_folder: Make) -> None:
 
 def test_a_changed_recipe_is_not_resumed(make_folder: Make) -> None:
     rundir = make_folder(schedule__epochs=1)
-    run_engine(rundir)
-    (rundir.path / "exit.json").unlink()
+    carry_out(rundir)
     rundir.recipe.write_text(rundir.recipe.read_text().replace("epochs = 1", "epochs = 2"))
     assert run_engine(rundir).returncode == 1
     assert "recipe.toml was changed" in rundir.json("exit.json")["reason"]
@@ -289,7 +288,7 @@ def test_a_stopped_run_evaluates_its_last_checkpoint_as_what_it_is(make_folder: 
 
 def test_the_selection_names_its_threat_model(make_folder: Make) -> None:
     rundir = make_folder(schedule__epochs=1, eval__attacks=[], eval__topology=False)
-    run_engine(rundir)
+    carry_out(rundir)
     selection = read_events(rundir)[0]["selection"]
     assert (selection["eps"], selection["step_size"], selection["steps"]) == (0.2, 0.02, 10)
     assert selection["split"] == "validation"

@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from conftest import working
+from conftest import carry_out
 
-from engine import checkpoint, events, options, worker
+from engine import checkpoint, events, options
 from engine.recipe import InvalidRecipe, check
-from engine.train import Interrupted
 
 SHORT = {
     "data__train_examples": 60, "optim__batch_size": 16, "attack__steps": 2, "run__log_every": 1,
@@ -34,13 +33,7 @@ CASES += [({"name": "at"}, {name: {"negatives": 16} if name != "rkd" else {}}) f
 
 def train(folder, until=None):
     """Carry out the run in `folder`, or stop it after `until` steps; returns its checkpoint and its events."""
-    with working(folder) as life:
-        if until is not None:
-            life.should_stop = lambda: life.step >= until
-            with pytest.raises(Interrupted):
-                worker._run(life, folder)
-        else:
-            worker._run(life, folder)
+    carry_out(folder, until)
     log = [event for _, event in events.read(folder.events.read_bytes())]
     clock = {"t", "seconds", "images_per_second"}
     return checkpoint.load(folder.checkpoint("last"))[0], [

@@ -1,22 +1,16 @@
 """LAS: x' by sampled actions, the reward, when S learns, the three forms' losses, and what M' notices of it."""
 
 import copy
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_engine
 from oracles import las as oracle
 from oracles import methods as losses
 from oracles import pgd
 from oracles.ecas import smoothed
 from oracles.network import TorchNetwork, forward, weights
-from safetensors.torch import load_file
 from stepping import (
     assert_formula,
     assert_forwards,
@@ -335,29 +329,3 @@ def test_only_the_awp_form_moves_the_weights(base):
     share = np.linalg.norm(moved["first.weight"] - before["first.weight"]) / np.linalg.norm(before["first.weight"])
     assert share == pytest.approx(0.05 if base == "awp" else 0.0)
     assert all(np.array_equal(value, before[name]) for name, value in weights(network).items())
-
-
-# ---- runs
-
-
-SHORT = {"data__train_examples": 100, "eval__attacks": [], "eval__topology": False, "eval__checkpoints": ["last"]}
-
-
-def test_it_resumes_bit_identically(make_folder):
-    options = {"name": "las", "base": "trades", "strategy_width": 2, "every": 1, "strategy_momentum": 0.9}
-    settings = {f"method__{key}": value for key, value in options.items()} | {"topology__enabled": True}
-    settings |= SHORT | {"schedule__epochs": 3}
-    whole, broken = make_folder("whole", **settings), make_folder("broken", **settings)
-    assert run_engine(whole).returncode == 0
-    process = subprocess.Popen([sys.executable, "-m", "engine", str(broken.path)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not broken.checkpoint("last").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM, "the run ended before it could be stopped"
-    assert run_engine(broken).returncode == 0
-    held = load_file(whole.checkpoint("last"))
-    assert any(held[name].abs().max() > 0 for name in held if name.startswith("method.momentum."))
-    assert {name: value.numpy().tobytes() for name, value in held.items()} == {
-        name: value.numpy().tobytes() for name, value in load_file(broken.checkpoint("last")).items()
-    }

@@ -66,7 +66,8 @@ def moved(make_folder, method, settings):
         seen, before = [], {name: p.detach().clone() for name, p in network.named_parameters()}
 
         def look(module, arguments, output):
-            if module is network and norm.training and norm.running_mean.data_ptr() == own:  # AWP's stand-in has other statistics
+            # AWP's stand-in has other statistics, and LAS' copy is another network.
+            if module is network and norm.training and norm.running_mean.data_ptr() == own:
                 seen.append((arguments[0].detach().clone(), norm.weight.detach().clone(), first.detach().clone()))
 
         first = next(iter(network.parameters()))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_engine
+from conftest import carry_out
 from safetensors.torch import load_file
 
 from engine import events, recipe
@@ -40,26 +36,11 @@ def tensors(rundir: RunDir) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(rundir.checkpoint("last")).items()}
 
 
-def stop_early(rundir: RunDir) -> None:
-    """Ask the engine to stop once it has taken a few steps."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "engine", str(rundir.path)], cwd=ROOT, stdout=subprocess.DEVNULL
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if rundir.events.exists() and rundir.events.read_bytes().count(b'"event": "step"') > 1:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM, "the run ended before it could be stopped"
-
-
 def test_a_run_with_every_term_resumes_bit_identically(make_folder: Make) -> None:
     whole, broken = (make_folder(name, **ALL, **QUICK, schedule__epochs=4) for name in ("whole", "broken"))
-    done = run_engine(whole)
-    assert done.returncode == 0, done.stderr
-    stop_early(broken)
-    assert run_engine(broken).returncode == 0
+    carry_out(whole)
+    carry_out(broken, until=6)
+    carry_out(broken)
     assert timeless(broken) == timeless(whole)
     assert tensors(broken) == tensors(whole)
     assert {"crd.student.bank", "crd.teacher.total", "optimizer.crd.student.linear.weight", "mca.position"} <= set(
@@ -77,7 +58,8 @@ def test_terms_of_weight_0_leave_the_run_as_it_is(make_folder: Make) -> None:
     settings = {**QUICK, "method__name": "fat", "method__base": "trades", "schedule__epochs": 1}
     terms = {f"terms__{name}": {"weight": 0.0} for name in ("rkd", "crd", "mca")}
     plain, other = make_folder("plain", **settings), make_folder("other", **terms, **settings)
-    assert run_engine(plain).returncode == run_engine(other).returncode == 0
+    carry_out(plain)
+    carry_out(other)
     assert {key: value for key, value in tensors(other).items() if key.startswith("model.")} == {
         key: value for key, value in tensors(plain).items() if key.startswith("model.")
     }
