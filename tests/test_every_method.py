@@ -1,12 +1,15 @@
 """Every method, with TRAIN and without, and every term: a few steps of a real run, stopped and resumed bit for bit."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import carry_out
 
 from engine import checkpoint, events, options
+from engine import train as train_module
 from engine.recipe import InvalidRecipe, check
 
 SHORT = {
@@ -98,3 +101,11 @@ def test_a_misspelt_option_of_a_term_is_told_the_nearest():
 def test_terms_and_l_tp_are_refused_where_there_is_no_x_prime():
     found = refused(method={"name": "standard"}, topology={"enabled": True}, terms={"mca": {}})
     assert set(found) == {"topology.enabled", "terms.mca"}
+
+
+def test_the_training_loop_names_no_method():
+    source = Path(train_module.__file__).read_text()
+    names = {name for kind in ("Method", "Term") for name in options.catalog(kind)}
+    names -= {"at", "standard"}  # a preposition, and the network M
+    assert len(names) > 10 and not names & set(re.findall(r"[a-z]+", source.lower()))
+    assert set(re.findall(r"engine\.(?:methods|regularizers)\.(\w+)", source)) == {"base"}
