@@ -80,6 +80,14 @@ def catalog(kind: str) -> dict[str, Entry]:
     return entries
 
 
+def readable(kind: str) -> dict[str, Entry]:
+    """As `catalog`, but empty where a file cannot be read: a broken plug-in must not hide the runs there are."""
+    try:
+        return catalog(kind)
+    except (SyntaxError, ValueError, OSError):
+        return {}
+
+
 def load_class(entry: Entry) -> type:
     """Import the file of `entry` and return its class."""
     module = _import(entry.path)

@@ -22,7 +22,7 @@ from engine.machine import Machine
 from engine.recipe import check
 from engine.rundir import RunDir, replace
 from engine.step import Batch
-from engine.train import Interrupted, Trainer
+from engine.train import Interrupted
 
 FOLDER = "timed"
 STEPS = 3  # of one recipe before it is the next one's turn
@@ -42,7 +42,7 @@ def measure(folder: Path) -> int:
 
 
 def _measure(life: Lifecycle, rundir: RunDir) -> None:
-    recipe = worker._read_recipe(rundir)
+    recipe = worker.read_recipe(rundir)
     setup = machine.prepare(recipe.run)
     rundir.write_json("env.json", machine.environment(recipe, setup))
     replace(rundir.events, "")
@@ -51,7 +51,7 @@ def _measure(life: Lifecycle, rundir: RunDir) -> None:
     files = sorted((rundir.path / FOLDER).glob("*.toml"), key=lambda file: int(file.stem))
     timed = [Timed(file, setup, life, log) for file in files]
     first = timed[0].trainer
-    worker._say_start(log, first.recipe, setup, first.splits, first.networks, compiled=False)
+    worker.say_start(log, first.recipe, setup, first.splits, first.networks, compiled=False)
     log.write("stage", stage="timing")
     rounds = list(_rounds(timed, life))
     for index, (file, one) in enumerate(zip(files, timed, strict=True)):
@@ -88,14 +88,11 @@ class Timed:
         import tomli
 
         recipe = check(tomli.loads(file.read_text(encoding="utf-8")))
-        splits, networks = worker._load(recipe, setup)
-        task = worker._task(recipe, splits, networks, setup.device)
-        method, regularizers = worker._method(recipe).prepared(task), worker._regularizers(recipe, task)
         self.device = setup.device
-        self.trainer = Trainer(recipe, method, regularizers, splits, networks, setup, life, log, "")
+        self.trainer = worker.make_trainer(recipe, setup, life, log)
         data = recipe.data
         self.batches = Batches(
-            splits.train, recipe.optim.batch_size, crop=data.crop, padding=data.padding, flip=data.flip,
+            self.trainer.splits.train, recipe.optim.batch_size, crop=data.crop, padding=data.padding, flip=data.flip,
             seed=recipe.run.seed, device=setup.device,
         )  # fmt: skip
         self.trainer.batches = len(self.batches)

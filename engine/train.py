@@ -99,7 +99,7 @@ class Trainer:
         if self.method.memory is not None:
             checkpoint.restore(self.method.memory, checkpoint.pick(tensors, "method."), path)
         for name, regularizer in self.regularizers.items():
-            regularizer.load_state(checkpoint.pick(tensors, f"{name}."))
+            regularizer.load_state(checkpoint.pick(tensors, f"terms.{name}."))
         self.life.step = self.progress.step
         return int(state["events"])
 
@@ -113,7 +113,7 @@ class Trainer:
             if self.method.memory is not None:
                 tensors |= checkpoint.put(self.method.memory.state_dict(), "method.")
             for name, regularizer in self.regularizers.items():
-                tensors |= checkpoint.put(regularizer.state(), f"{name}.")
+                tensors |= checkpoint.put(regularizer.state(), f"terms.{name}.")
         if announce:
             self.log.write("checkpoint", checkpoint=which, rule=self._rule(which), file=path.name, **announce)
         checkpoint.save(path, tensors, {**state, "events": self.log.position()})
@@ -130,7 +130,7 @@ class Trainer:
         else:
             self.names = self.networks.trained()
             for term, regularizer in self.regularizers.items():
-                self.names |= {parameter: f"{term}.{name}" for name, parameter in regularizer.learnt().items()}
+                self.names |= {parameter: f"terms.{term}.{name}" for name, parameter in regularizer.learnt().items()}
             if standard is not None and self.networks.frozen:
                 standard.requires_grad_(False)
         self.optimizer = build_optimizer(self.recipe.optim, list(self.names))
@@ -287,6 +287,9 @@ class Trainer:
         metrics = {"loss": robust, "loss_robust": robust, **{f"loss_{name}": part for name, part in parts.items()}}
         total = robust
         for name, regularizer in self.regularizers.items():
+            if f"loss_{name}" in metrics:
+                method = self.recipe.method.name
+                raise ValueError(f"terms.{name}: method {method} has a loss of that name; rename the term")
             unweighted = regularizer.loss(step)
             weighted = regularizer.scale(step.position.epoch) * unweighted
             total = total + weighted

@@ -61,7 +61,7 @@ def evaluate(folder: Path, attacks: Sequence[str], which: Sequence[str]) -> int:
     rundir = RunDir(folder)
     with Lifecycle(rundir, record=False) as life:
         try:
-            table = _read_recipe(rundir).model_dump()
+            table = read_recipe(rundir).model_dump()
             table["eval"]["attacks"] = list(attacks)
             recipe = check(table)
             setup = machine.prepare(recipe.run)
@@ -83,7 +83,7 @@ def embed(folder: Path, which: Sequence[str], classes: int, per_class: int) -> i
                 raise Stopped
 
         try:
-            recipe = _read_recipe(rundir)
+            recipe = read_recipe(rundir)
             setup = machine.prepare(recipe.run)
             splits, networks = _load(recipe, setup)
             for name in dict.fromkeys(which):
@@ -141,19 +141,17 @@ def _ending(error: BaseException, life: Lifecycle) -> Ending:
 
 
 def _run(life: Lifecycle, rundir: RunDir) -> None:
-    recipe = _read_recipe(rundir)
+    recipe = read_recipe(rundir)
     setup = machine.prepare(recipe.run)
     rundir.write_json("env.json", machine.environment(recipe, setup))
-    splits, networks = _load(recipe, setup)
-    task = _task(recipe, splits, networks, setup.device)
-    method, regularizers = _method(recipe).prepared(task), _regularizers(recipe, task)
     rundir.checkpoints.mkdir(exist_ok=True)
     if not rundir.events.exists():
         rundir.events.touch()
 
     log = EventLog(rundir.events, narrate.say)
     recipe_hash = hashlib.sha256(rundir.recipe.read_bytes()).hexdigest()
-    trainer = Trainer(recipe, method, regularizers, splits, networks, setup, life, log, recipe_hash)
+    trainer = make_trainer(recipe, setup, life, log, recipe_hash)
+    splits, networks = trainer.splits, trainer.networks
     position = trainer.resume()
     life.began(trainer.progress.step if position is not None else None)
     # Events behind the checkpoint tell of steps that are about to be taken again.
@@ -164,7 +162,7 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     wanted = recipe.run.compile == "on"
     trouble = compile_networks(networks, tuple(splits.train.images.shape[1:]), setup.device) if wanted else ""
     if position is None:
-        _say_start(log, recipe, setup, splits, networks, compiled=wanted and not trouble)
+        say_start(log, recipe, setup, splits, networks, compiled=wanted and not trouble)
         if trouble:
             log.write("warning", message=f"run.compile = on, but torch.compile failed, so without it: {trouble}")
     trainer.run()
@@ -172,7 +170,8 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
 
 
-def _read_recipe(rundir: RunDir) -> Recipe:
+def read_recipe(rundir: RunDir) -> Recipe:
+    """The checked recipe of a run folder. Raises CheckpointError if it cannot be read, InvalidRecipe for mistakes."""
     import tomli
 
     try:
@@ -201,10 +200,14 @@ def _regularizers(recipe: Recipe, task: Task) -> dict[str, Regularizer]:
     return found
 
 
-def _task(recipe: Recipe, splits: Splits, networks: Networks, device: torch.device) -> Task:
+def make_trainer(recipe: Recipe, setup: Machine, life: Lifecycle, log: EventLog, recipe_hash: str = "") -> Trainer:
+    """Data, networks, method and terms of a run, ready to train from the first step."""
+    splits, networks = _load(recipe, setup)
     channels, height, width = splits.train.images.shape[1:]
-    image = (channels, height, width)
-    return Task(recipe, splits.classes, image, splits.train.labels.to(device), *networks.widths(image), device)
+    image, labels = (channels, height, width), splits.train.labels.to(setup.device)
+    task = Task(recipe, splits.classes, image, labels, *networks.widths(image), setup.device)
+    method, regularizers = _method(recipe).prepared(task), _regularizers(recipe, task)
+    return Trainer(recipe, method, regularizers, splits, networks, setup, life, log, recipe_hash)
 
 
 def _load(recipe: Recipe, setup: Machine) -> tuple[Splits, Networks]:
@@ -217,9 +220,10 @@ def _load(recipe: Recipe, setup: Machine) -> tuple[Splits, Networks]:
     return splits, networks
 
 
-def _say_start(
+def say_start(
     log: EventLog, recipe: Recipe, setup: Machine, splits: Splits, networks: Networks, *, compiled: bool
 ) -> None:
+    """Write the start event."""
     batch = recipe.optim.batch_size
     log.write(
         "start", method=recipe.method.name, topology=recipe.topology.enabled, dataset=recipe.data.dataset,

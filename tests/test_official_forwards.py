@@ -7,7 +7,6 @@ from conftest import working
 from engine import machine, worker
 from engine.data.batches import Batches
 from engine.events import EventLog
-from engine.train import Trainer
 
 RICE = {"attack__batchnorm": "train", "attack__start": "uniform"}
 ATTACK = ["attacked"] * 2  # TINY takes two steps
@@ -43,15 +42,12 @@ OFFICIAL = [
 def trainer(life):
     """A Trainer as the worker makes it, and its first batch."""
     rundir = life.rundir
-    recipe = worker._read_recipe(rundir)
+    recipe = worker.read_recipe(rundir)
     setup = machine.prepare(recipe.run)
-    splits, networks = worker._load(recipe, setup)
-    task = worker._task(recipe, splits, networks, setup.device)
-    method, regularizers = worker._method(recipe).prepared(task), worker._regularizers(recipe, task)
-    made = Trainer(recipe, method, regularizers, splits, networks, setup, life, EventLog(rundir.events), "")
+    made = worker.make_trainer(recipe, setup, life, EventLog(rundir.events))
     made.batches = 4
     made._set_mode()
-    batches = Batches(splits.train, 64, crop=0, padding="zeros", flip=False, seed=1, device="cpu")
+    batches = Batches(made.splits.train, 64, crop=0, padding="zeros", flip=False, seed=1, device="cpu")
     return made, next(batches.epoch(1))
 
 

@@ -14,6 +14,7 @@ import pytest
 from folders import append, make_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from trainctl.cli.app import _run
 from trainctl.cli.plot import histories, plot
 from trainctl.errors import MachineError, UsageError
 from trainctl.home import Home
@@ -224,3 +225,16 @@ def test_a_filter_without_a_run_is_a_mistake(home: Home, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="no run fits natural>99"):
         plot(["natural>99"], output=tmp_path / "x.png", home=str(home.path))
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--kind", "tsne", "--metrics", "loss"], "--metrics has no meaning for tsne"),
+        (["--kind", "topology", "--per-class", "3"], "--per-class has no meaning for topology"),
+        (["--checkpoint", "best"], "--checkpoint has no meaning for curves"),
+    ],
+)
+def test_options_of_another_figure_are_refused(home: Home, capsys: Any, arguments: list[str], said: str) -> None:
+    assert _run(["plot", "aaaa", "--home", str(home.path), *arguments]) == 2
+    assert said in capsys.readouterr().err

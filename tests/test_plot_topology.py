@@ -175,7 +175,6 @@ def test_mistakes_are_explained(home: Home, tmp_path: Path) -> None:
         (["b1s0", "b3s0"], {"x": "data.dataset"}, "none of these runs has a number data.dataset"),
         (["b1s0", "b3s0"], {"x": "topology.weight"}, "none of these runs has a number topology.weight"),
         (["b1s0", "b1s1"], {}, "method.beta is 1 in all these runs"),
-        (["b1s0", "b3s0"], {"metrics": "loss"}, "--metrics has no meaning for topology"),
         (["b1s0", "b3s0"], {"output": tmp_path / "x.jpg"}, "cannot tell the format"),
     ):
         with pytest.raises(UsageError, match=message) as error:

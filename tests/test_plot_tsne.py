@@ -210,7 +210,4 @@ def test_mistakes_are_explained_before_anything_is_computed(home: Home, engine: 
         plot(home, "tag:many")
     with pytest.raises(UsageError, match="cannot tell the format"):
         plot(home, "aaaa", output=tmp_path / "x.jpg")
-    with pytest.raises(UsageError, match="--metrics has no meaning for tsne") as error:
-        plot(home, "aaaa", metrics="loss")
-    assert error.value.hint == "it is of --kind curves"
     assert not engine

@@ -87,10 +87,10 @@ def _evaluated(recipe: Any) -> set[str]:
 @pytest.mark.parametrize(
     ("table", "label", "scale", "recipe", "settings"),
     [
-        (1, "FAT", "full", "cifar10-fat", {"eval.protocol": "las", "attack.eps": "16/255", "eval.topology": False}),
+        (1, "FAT", "full", "cifar10-fat", {"eval.protocol": "las", "eval.topology": False}),
         (1, "TRADES + LBGAT + TRAIN", "full", "cifar10-lbgat-trades-las",
          {"method.form": "paper", "standard.strides": "standard", "topology.enabled": True, "eval.topology": False}),
-        (2, "SAT", "full", "cifar100-sat", {"eval.protocol": "las", "eval.select": "test", "eval.topology": False}),
+        (2, "SAT", "full", "cifar100-sat", {"eval.protocol": "las", "eval.topology": False}),
         (2, "TRADES + LBGAT", "full", "cifar100-lbgat-trades-las", {"eval.topology": False}),
         (2, "LAS-TRADES", "full", "cifar100-las-trades", {"eval.topology": False}),
         (3, "MCA", "full", "cifar100-at-mca", {"eval.topology": False}),

@@ -37,6 +37,13 @@ class Which(StrEnum):
     last = "last"
 
 
+# Which figures an option is of; the others are of all.
+OF = {
+    "metrics": (Kind.curves,), "x": (Kind.topology,), "checkpoint": (Kind.tsne, Kind.topology),
+    "classes": (Kind.tsne,), "per_class": (Kind.tsne,), "inset": (Kind.tsne,),
+}  # fmt: skip
+
+
 def plot(
     runs: RunsArgument,
     kind: Annotated[
@@ -64,6 +71,7 @@ def plot(
     per_class: Annotated[int, typer.Option(min=1, help="Of tsne: how many images of each.")] = 100,
     inset: Annotated[bool, typer.Option(help="Of tsne: training images in a corner.")] = True,
     home: HomeOption = None,
+    context: typer.Context = None,  # type: ignore[assignment]  # not there when it is called as a function
 ) -> None:  # fmt: skip
     """Draw runs as a figure.
 
@@ -75,7 +83,7 @@ def plot(
 
     path = output or Path(f"{kind.value}.png")
     looks.check_format(path)
-    _check_options(kind, {"--metrics": metrics != "", "--x": x != ""})
+    _check_options(context, kind)
     place = find_home(home)
     if kind is Kind.tsne:
         figure = _tsne(place, runs, checkpoint.value, classes, per_class, inset)
@@ -87,11 +95,13 @@ def plot(
     print(path)
 
 
-def _check_options(kind: Kind, given: dict[str, bool]) -> None:
-    belongs = {"--metrics": Kind.curves, "--x": Kind.topology}
-    for option, is_given in given.items():
-        if is_given and kind is not belongs[option]:
-            raise UsageError(f"{option} has no meaning for {kind.value}", f"it is of --kind {belongs[option].value}")
+def _check_options(context: typer.Context | None, kind: Kind) -> None:
+    for name, kinds in OF.items():
+        source = context.get_parameter_source(name) if context else None
+        if source is not None and source.name == "COMMANDLINE" and kind not in kinds:
+            option = "--" + name.replace("_", "-")
+            of = " or ".join(one.value for one in kinds)
+            raise UsageError(f"{option} has no meaning for {kind.value}", f"it is of --kind {of}")
 
 
 def _curves(home: Home, selectors: list[str], metrics: list[str]) -> Any:

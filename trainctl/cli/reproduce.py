@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from trainctl.cli.common import HomeOption, JsonOption, console, emit_json, note
-from trainctl.errors import INTERRUPTED
+from trainctl.errors import INTERRUPTED, UsageError
 from trainctl.home import Home, find_home
 
 if TYPE_CHECKING:
@@ -58,12 +58,18 @@ def reproduce(
     What is done already is not run again, whoever started it; what was stopped goes on. Ctrl-C stops the runs with a
     checkpoint, and the same command goes on.
     """
+    from trainctl.recipes.plan import parse_seeds
     from trainctl.reproduce import estimate, result
     from trainctl.reproduce.plan import plan_table, standing
+    from trainctl.reproduce.rows import TIMING
     from trainctl.reproduce.scales import SEEDS
 
     place = find_home(home)
     form = "json" if as_json else form
+    if dry_run and form not in ("table", "json"):
+        raise UsageError(f"--format {form} is for results, and --dry-run has none", "leave it out, or take json")
+    if table == TIMING and seeds and len(parse_seeds(seeds)) > 1:
+        raise UsageError("Table 4 is one measurement of all its rows", "give one seed")
     planned = plan_table(table, scale, seeds or SEEDS[scale], settings)
     have = standing(place, planned.runs())
     seconds = estimate.seconds(place, planned, have)
@@ -73,7 +79,7 @@ def reproduce(
     code = 0
     if run and _open(planned, have):
         note(_extent(planned, have, seconds))
-        if scale != "tiny" and not yes and sys.stdin.isatty():
+        if scale != "tiny" and not yes and seconds != 0 and sys.stdin.isatty():  # 0: all that is left has diverged
             typer.confirm("start?", default=False, abort=True, err=True)
         code = _run(place, planned, have, jobs)
         have = standing(place, planned.runs())
@@ -120,7 +126,8 @@ def _extent(plan: TablePlan, have: Mapping[Key, RunRow], seconds: float | None) 
     total = len(plan.runs())
     done = total - len(_open(plan, have))
     cells = sum(len(line.row.published) for line in plan.lines)
-    time = UNKNOWN if seconds is None else f"about {duration(seconds)}" if seconds else "nothing left to run"
+    unknown = "some minutes" if plan.beside else UNKNOWN
+    time = unknown if seconds is None else f"about {duration(seconds)}" if seconds else "nothing left to run"
     return f"{len(plan.lines)} rows, {cells} cells, {total} run{'s' * (total != 1)} ({done} done), {time}"
 
 

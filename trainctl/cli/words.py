@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.events import METRICS
-from engine.options import catalog
+from engine.options import readable
 from trainctl.launch.follow import Progress
 
 STYLES = {
@@ -26,7 +26,7 @@ def losses(latest: Mapping[str, float]) -> str:
     """`loss 0.612 = robust 0.512 + topology 0.100`, with what there is."""
     if "loss" not in latest:
         return f"loss {latest['loss_standard']:.3f}" if "loss_standard" in latest else ""
-    added = ("robust", "topology", *catalog("Term"))
+    added = ("robust", "topology", *readable("Term"))
     parts = [f"{name} {latest[f'loss_{name}']:.3f}" for name in added if f"loss_{name}" in latest]
     return f"loss {latest['loss']:.3f}" + (f" = {' + '.join(parts)}" if len(parts) > 1 else "")
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.options import catalog
+from engine.options import readable
 
 Epochs = Mapping[int, float]  # epoch -> value
-LOSSES = ("loss_robust", "loss_topology", *(f"loss_{term}" for term in catalog("Term")))
+LOSSES = ("loss_robust", "loss_topology")
 TRAINING = ("train_natural", "train_adversarial")
 SELECTION = ("validation_", "test_")  # beginnings of the accuracies by which `best` is chosen
 
@@ -107,7 +107,8 @@ def default_metrics(known: Collection[str]) -> list[str]:
     selection = sorted(
         (m for m in known if is_selection(m)), key=lambda m: (m.partition("_")[0] == "test", "natural" not in m, m)
     )
-    return [metric for metric in (*LOSSES, *TRAINING) if metric in known] + selection
+    losses = (*LOSSES, *(f"loss_{term}" for term in readable("Term")))
+    return [metric for metric in (*losses, *TRAINING) if metric in known] + selection
 
 
 def is_selection(metric: str) -> bool:

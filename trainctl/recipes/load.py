@@ -65,7 +65,7 @@ def check_layers(layers: Layers) -> Resolved:
         found += [problem for problem in error.problems if problem.key.split(".")[0] not in unsure]
     except (SyntaxError, ValueError, OSError) as error:
         hint = "mend the file, or take its folder out of TRAINCTL_PLUGINS"
-        raise UsageError(f"a method or data set cannot be read: {error}", hint) from None
+        raise UsageError(f"a method, term or data set cannot be read: {error}", hint) from None
     problems = [*layers.problems, *(_located(problem, layers) for problem in found)]
     if problems:
         raise RecipeProblems(sorted(problems, key=_place))

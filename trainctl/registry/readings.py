@@ -8,6 +8,7 @@ from typing import Any
 from engine import options
 
 _STATED = ("at", "trades")  # the methods that the paper gives lambda for
+_GAMMA = "the TRAIN paper does not print gamma: 1, with the mean squared error of LBGAT's code"
 _PRIME = "TRAIN' is printed without a formula; here the gradient of L_TP reaches M as well"
 
 
@@ -19,6 +20,7 @@ def reading(settings: Mapping[str, Any]) -> str:
     said = [
         settings.get("our_reading"),
         _PRIME if enabled and settings.get("topology.variant") == "prime" else "",
+        _GAMMA if method == "lbgat" and settings.get("method.form") == "paper" else "",
         f"the TRAIN paper gives no lambda for {method}: that of the data set" if unstated else "",
         *constants(settings, "inferred"),
     ]
@@ -27,10 +29,7 @@ def reading(settings: Mapping[str, Any]) -> str:
 
 def constants(settings: Mapping[str, Any], name: str) -> list[Any]:
     """The constant `name` of the method and the terms of a recipe with dotted keys; unknown ones have none."""
-    try:
-        methods, terms = options.catalog("Method"), options.catalog("Term")
-    except (SyntaxError, ValueError, OSError):  # a plug-in that cannot be read must not hide the runs
-        return []
+    methods, terms = options.readable("Method"), options.readable("Term")
     chosen = dict.fromkeys(key.split(".")[1] for key in settings if key.startswith("terms."))
     entries = [methods.get(str(settings.get("method.name"))), *map(terms.get, chosen)]
     return [entry.constants[name] for entry in entries if entry is not None and entry.constants.get(name)]

@@ -34,12 +34,16 @@ _TABLES = {
     2: "the paper gives ε of Tables 1 and 2 as 8/255 and, five lines on, as 0.031; here it is 8/255",
     3: "the paper's text calls this an ablation on TRADES; its rows say Vanilla AT and agree with Table 6",
     4: "the paper names no data set here: CIFAR-100 in the settings of its ablations is our reading",
+    5: "the paper does not say how neighbours vote in its topology scores: by cosine distance, all alike, is ours",
+    6: "the paper does not say how neighbours vote in its topology scores: by cosine distance, all alike, is ours",
     10: "L_TP of the test set: mean over batches of 128, x' by PGD-20, which is our reading",
 }
-_LAST_BATCH = (
-    "L_TP is a sum over the batch; the smaller last batch of an epoch is kept and not rescaled, which the paper leaves "
-    "open (topology.rescale)"
+_L_TP = (
+    "L_TP in its default reading: features of M' on x', relative to the nearest sample of the batch, summed over all "
+    "pairs; the smaller last batch of an epoch is kept and not rescaled. docs/train.md has the other readings"
 )
+_RAMP = "lambda rises by a(t) = 2/(1 + exp(-10 t/T)) - 1 from 0 to 1, which the paper prints otherwise"
+_M = "M is a ResNet-18 here; the row does not say which it was"
 _CHECKPOINT = "the paper does not say which checkpoint it reports"
 # What a reader must know first when it is not as in the paper.
 _SETTING = {
@@ -168,6 +172,8 @@ def _of_row(line: Line, base: Line | None) -> Iterable[str]:
         yield f"the paper quotes this row from {QUOTED[row.quoted_from]}"
     if row.note:
         yield row.note
+    if row.teacher == "unstated" and recipe.standard.arch == "resnet-18":
+        yield _M
     if ours := reading(dotted(recipe.model_dump())):
         yield f"our reading: {ours}"
     if base is not None and len({_form(recipe), _form(base.resolved), ""}) > 2:
@@ -189,8 +195,11 @@ def _notes(plan: TablePlan, checkpoint: str, rules: Sequence[str]) -> Iterable[s
     if plan.table == TIMING:
         yield "medians over the steps of all rounds, in which every row takes its turn; ± half the interquartile range"
         return
-    if any(line.row.train for line in plan.lines):
-        yield _LAST_BATCH
+    trained = [line.resolved.topology for line in plan.lines if line.row.train]
+    if trained:
+        yield _L_TP
+    if any(topology.ramp for topology in trained):
+        yield _RAMP
     chosen = f" ({', '.join(rules)})" if rules and checkpoint == "best" else ""
     yield f"{_CHECKPOINT}; here it is `{checkpoint}`{chosen}"
 
