@@ -73,7 +73,7 @@ BAD = {
     ),
     "other-methods-option": (
         "[method]\nname = 'at'\nbeta = 6.0\n",
-        "r.toml:3: method.beta: unknown key (known: name)",
+        "r.toml:3: method.beta: unknown key (known: name, forwards, code)",
     ),
     "architecture": (
         "model = { arch = 'resnet-81' }\n",
