@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from engine.options import readable
+
 SHOWN = ("train_natural", "train_adversarial", "validation_", "test_")
 
 
@@ -26,7 +28,8 @@ def sentence(event: str, fields: dict[str, Any]) -> str:
         )
     if event == "epoch":
         accuracies = [f"{key} {value:.2f}" for key, value in fields.items() if key.startswith(SHOWN)]
-        losses = [f"{key} {fields[key]:.4f}" for key in ("loss", "loss_topology", "loss_standard") if key in fields]
+        shown = ("loss", "loss_topology", *(f"loss_{term}" for term in readable("Term")), "loss_standard")
+        losses = [f"{key} {fields[key]:.4f}" for key in shown if key in fields]
         before = "pretraining, " if fields["stage"] == "pretrain" else ""
         where = f"{before}epoch {fields['epoch']}/{fields['epochs']}"
         return f"{where}: {', '.join([*losses, *accuracies])} ({fields['seconds']:.1f} s)"

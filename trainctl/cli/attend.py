@@ -162,8 +162,11 @@ def _report(runs: Sequence[Follower]) -> None:
     from rich.text import Text
 
     from trainctl.compare.marks import mark
+    from trainctl.registry.ingest import read_settings
+    from trainctl.registry.readings import reading
 
     screen = console()
+    ours = {run.run.id: bool(reading(read_settings(run.run))) for run in runs}
     found = {run.run.id: run.progress.results() for run in runs}
     columns = [name for name in METRICS if any(name in values for values in found.values())]
     if screen.width < WIDE:  # `trainctl show` and `compare` have them all
@@ -180,12 +183,14 @@ def _report(runs: Sequence[Follower]) -> None:
         values = found[run.run.id]
         status = Text(run.status, style=words.STYLES.get(run.status, ""))
         shown = [f"{values[name]:.4g}{marks.get(name, '')}" if name in values else "–" for name in columns]
-        table.add_row(run.run.id, printable(run.name), status, *shown)
+        table.add_row(run.run.id, printable(run.name) + "†" * ours[run.run.id], status, *shown)
     screen.print(table)
     if marked.caption:
         screen.print(Text(marked.caption, style="dim"))
     for said in marked.notes:
         screen.print(Text(said))
+    if any(ours.values()):
+        screen.print(Text(words.OUR_READING))
 
 
 def explain(runs: Sequence[Follower]) -> None:

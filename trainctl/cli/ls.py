@@ -92,6 +92,7 @@ def _print(rows: list[RunRow]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from trainctl.cli.words import OUR_READING
     from trainctl.compare.marks import mark
 
     metrics = [name for name in SHOWN if any(row.metrics.get(name) is not None for row in rows)]
@@ -116,7 +117,7 @@ def _print(rows: list[RunRow]) -> None:
     for said in marked.notes:
         screen.print(Text(said))
     if any(row.our_reading for row in rows):
-        screen.print(Text("† our reading: what the authors leave open is our choice; `trainctl show` says what"))
+        screen.print(Text(OUR_READING))
 
 
 def _percent(value: float | None) -> str:

@@ -12,6 +12,7 @@ STYLES = {
     "queued": "dim", "starting": "cyan", "running": "cyan", "stopping": "yellow", "done": "green", "failed": "red",
     "diverged": "red", "oom": "red", "killed": "yellow", "preempted": "yellow", "timeout": "yellow", "lost": "red",
 }  # fmt: skip
+OUR_READING = "† our reading: what the authors leave open is our choice; `trainctl show` says what"
 STAGES = {"data": "loading data", "pretrain": "pretraining M", "train": "training", "evaluate": "evaluating"}
 
 
