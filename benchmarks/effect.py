@@ -71,7 +71,8 @@ def page(table: str, pairs: list[dict[str, Any]], seeds: str) -> str:
             f"Written by `python benchmarks/effect.py` on {date.today()}: seeds {seeds}, {os.cpu_count()} cores, "
             f"torch {version('torch')}, Python {platform.python_version()}. Small networks, 1 258 training and 359 "
             "test images of 8×8 pixels, eps 0.25, 20 epochs, checkpoints chosen on a validation split. It shows that "
-            "the methods work and what they cost, and says nothing about larger images.",
+            "the methods work, and says nothing about larger images. Seconds an epoch were taken with two runs at a "
+            "time on a shared machine: `trainctl reproduce 4` is the place for those.",
             "",
             "A difference is called clear where the 95 % interval of the paired difference excludes zero. With few "
             "seeds that takes a large effect, and with this many comparisons one in twenty is clear by chance.",

@@ -99,15 +99,19 @@ def page(pairs: list[dict[str, Any]], seeds: str) -> str:
         "third is the mean difference over seeds of the same number, with each seed's difference behind it. With two "
         "seeds no interval says much; the signs that agree over rows do.", "",
     ]  # fmt: skip
+    missing = []
     for number, (title, (_, changes)) in enumerate(SETTINGS.items()):
         mine = [pair for pair in pairs if pair["label"].startswith(f"{number} ")]
         if not mine:
+            missing.append(title)
             continue
         settings = ", ".join(f"`{key} = {value}`" for key, value in changes.items()) or "as in the recipe"
         lines += [f"## {title}", "", f"Settings: {settings}.", ""]
         lines += ["| | lambda | L_TP sees | " + " | ".join(METRICS) + " |", "|---|---|---|" + "---|" * len(METRICS)]
         lines += [row(pair) for pair in mine]
         lines.append("")
+    if missing:
+        lines += [f"Planned by the same command and not run yet: {'; '.join(missing)}.", ""]
     return "\n".join(lines)
 
 
