@@ -120,16 +120,14 @@ _CHOOSERS = {"method": ("Method", "name", "method"), "data": ("DataSource", "dat
 
 def _schema(table: dict[str, Any], problems: list[Problem]) -> type[Recipe]:
     """The schema with the chosen method's and data set's own options, and all terms, added to their sections."""
-    terms = {name: _extend("Term", name) for name in options.catalog("Term")}
-    optional: dict[str, Any] = {name: (section | None, None) for name, section in terms.items()}
-    all_terms = create_model("Terms", __base__=Terms, **optional)
-    fields: dict[str, Any] = {"terms": (all_terms, all_terms())}
+    terms = _with_terms(tuple((name, _extend("Term", entry)) for name, entry in options.catalog("Term").items()))
+    fields: dict[str, Any] = {"terms": (terms, terms())}
     for section, (kind, key, noun) in _CHOOSERS.items():
         known = options.catalog(kind)
         part = table.get(section, {})
         name = part.get(key, SECTIONS[section].model_fields[key].default) if isinstance(part, dict) else None
         if isinstance(name, str) and name in known:
-            chosen = _extend(kind, name)
+            chosen = _extend(kind, known[name])
             fields[section] = (chosen, chosen())
         elif isinstance(name, str):
             problems.append(Problem(f"{section}.{key}", f"there is no {noun} {name!r}", nearest(name, known)))
@@ -140,10 +138,15 @@ def _schema(table: dict[str, Any], problems: list[Problem]) -> type[Recipe]:
     return create_model("Recipe", __base__=Recipe, **fields)
 
 
-def _extend(kind: str, name: str) -> type[Section]:
+@cache
+def _with_terms(terms: tuple[tuple[str, type[Section]], ...]) -> type[Terms]:
+    optional: dict[str, Any] = {name: (section | None, None) for name, section in terms}
+    return create_model("Terms", __base__=Terms, **optional)
+
+
+def _extend(kind: str, entry: options.Entry) -> type[Section]:
     """The section of one method, data set or term, with its own options."""
-    path = options.catalog(kind)[name].path
-    return _extended(kind, name, str(path), path.stat().st_mtime_ns)
+    return _extended(kind, entry.name, str(entry.path), entry.path.stat().st_mtime_ns)
 
 
 @cache
