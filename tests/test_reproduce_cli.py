@@ -113,21 +113,33 @@ def with_status(home: Home, status: str) -> list[RunDir]:
 
 
 def in_the_middle(view: subprocess.Popen[str], home: Home, done: int) -> RunDir:
-    """Wait until `done` runs are done and another has a checkpoint to go on from, which is returned."""
-    started: list[RunDir] = []
+    """Wait until `done` runs are done and another has a checkpoint to go on from.
+
+    That one is returned with its process held (SIGSTOP), so that it cannot end before the test has ended it.
+    """
+    held: list[RunDir] = []
 
     def there() -> bool:
         assert view.poll() is None, view.communicate()
-        started[:] = [run for run in with_status(home, "running") if run.checkpoint("last").exists()]
-        return len(with_status(home, "done")) >= done and bool(started)
+        for run in with_status(home, "running"):
+            if run.checkpoint("last").exists():
+                os.kill(run.json("heartbeat.json")["pid"], signal.SIGSTOP)
+                if b'"eval"' not in run.events.read_bytes():
+                    held.append(run)
+                    break
+                os.kill(run.json("heartbeat.json")["pid"], signal.SIGCONT)
+        return bool(held)
 
+    until(lambda: len(with_status(home, "done")) >= done, 120)
     until(there, 120)
-    return started[0]
+    return held[0]
 
 
 def interrupted(view: subprocess.Popen[str], engine: RunDir) -> None:
     """Ctrl-C."""
     view.send_signal(signal.SIGINT)
+    until(lambda: engine.status() == "stopping", 60)
+    os.kill(engine.json("heartbeat.json")["pid"], signal.SIGCONT)
     said, told = view.communicate(timeout=60)
     assert view.returncode == 130 and said == "" and "the same command goes on" in told
     assert engine.status() == "killed"
