@@ -22,6 +22,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,13 @@ def readable(kind: str) -> dict[str, Entry]:
         return catalog(kind)
     except (SyntaxError, ValueError, OSError):
         return {}
+
+
+def constants(method: str, terms: Iterable[str], name: str) -> list[Any]:
+    """The class constant `name` of a method and of terms, of each that has it; unknown ones have none."""
+    known = readable("Term")
+    entries = [readable("Method").get(method), *map(known.get, terms)]
+    return [entry.constants[name] for entry in entries if entry is not None and entry.constants.get(name)]
 
 
 def load_class(entry: Entry) -> type:

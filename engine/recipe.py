@@ -110,9 +110,8 @@ def own_options(recipe: Recipe, section: Literal["method", "data"]) -> dict[str,
 
 def needs_standard(recipe: Recipe) -> bool:
     """True if M takes part: for TRAIN, for the method, or for one of the terms."""
-    terms = options.catalog("Term")
-    parts = [options.catalog("Method")[recipe.method.name], *(terms[name] for name in recipe.terms.model_dump())]
-    return recipe.topology.enabled or any(part.constants.get("needs_standard") for part in parts)
+    parts = options.constants(recipe.method.name, recipe.terms.model_dump(), "needs_standard")
+    return recipe.topology.enabled or bool(parts)
 
 
 _CHOOSERS = {"method": ("Method", "name", "method"), "data": ("DataSource", "dataset", "data set")}

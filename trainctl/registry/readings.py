@@ -29,7 +29,5 @@ def reading(settings: Mapping[str, Any]) -> str:
 
 def constants(settings: Mapping[str, Any], name: str) -> list[Any]:
     """The constant `name` of the method and the terms of a recipe with dotted keys; unknown ones have none."""
-    methods, terms = options.readable("Method"), options.readable("Term")
-    chosen = dict.fromkeys(key.split(".")[1] for key in settings if key.startswith("terms."))
-    entries = [methods.get(str(settings.get("method.name"))), *map(terms.get, chosen)]
-    return [entry.constants[name] for entry in entries if entry is not None and entry.constants.get(name)]
+    terms = dict.fromkeys(key.split(".")[1] for key in settings if key.startswith("terms."))
+    return options.constants(str(settings.get("method.name")), terms, name)
