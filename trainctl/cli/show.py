@@ -35,8 +35,8 @@ def show(
     screen.print(Text(found["name"], style="bold"), Text(found["title"], style="dim"))
     screen.print(_pairs(_summary(found)))
     screen.print(Text("\nrecipe"), Text("(what is not the default)", style="dim"))
-    above = ("title", "description", "our_reading")
-    screen.print(_pairs({key: _value(value) for key, value in found["settings"].items() if key not in above}))
+    # Keys of no section are words, such as the title above.
+    screen.print(_pairs({key: _value(value) for key, value in found["settings"].items() if "." in key}))
     for checkpoint, evals in found["evals"].items():
         rule = next((str(entry["rule"]) for entry in evals if entry.get("rule")), "")
         epoch = next((entry["epoch"] for entry in evals if entry.get("epoch") is not None), "?")

@@ -10,8 +10,8 @@ from trainctl.compare.members import Member
 from trainctl.registry.readings import constants
 from trainctl.registry.threats import Threat
 
-# Names, and what is recorded more truly elsewhere: the seeds are matched, device and threads stand in env.json.
-_SILENT = {"title", "description", "our_reading", "run.seed", "run.device", "run.threads", "run.log_every"}
+# What is recorded more truly elsewhere: the seeds are matched, device and threads stand in env.json.
+_SILENT = {"run.seed", "run.device", "run.threads", "run.log_every"}
 _ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "plugins")
 
 
@@ -64,7 +64,7 @@ def _facts(side: list[Member], ignored: tuple[str, ...]) -> dict[str, list[Any]]
 
 def _of(member: Member, ignored: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
     for key, value in member.settings.items():
-        if key not in _SILENT and not key.startswith(ignored):
+        if "." in key and key not in _SILENT and not key.startswith(ignored):  # others are words, as the title
             yield key, value
     env = member.env
     yield from ((key, env.get(key)) for key in _ENVIRONMENT if key in env)

@@ -18,8 +18,7 @@ from trainctl.registry import threats
 MAX_ROWS = 4
 METRICS = {"topo_natural": "natural test images", "topo_robust": "adversarial test images (PGD-20)"}
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (2, 1)), (0, (7, 1.5, 1, 1.5, 1, 1.5)), "-.")
-# Of a setting: words and how the run is carried out, or what the score's own settings say better.
-_SILENT = {"title", "description", "our_reading"}
+# How the run is carried out, or what the score's own settings say better.
 _SILENT_SECTIONS = ("eval.", "run.", "data.root", "data.verify", "data.download")
 _MEASURED = ("rule", "distance", "support", "n", "norm", "eps", "step_size", "steps", "start", "stop", "version")
 
@@ -93,7 +92,7 @@ def _identity(run: Scored, key: str) -> dict[str, Any]:
     kept = {
         name: value
         for name, value in run.settings.items()
-        if name not in _SILENT and name != key and not name.startswith((*_SILENT_SECTIONS, *idle))
+        if "." in name and name != key and not name.startswith((*_SILENT_SECTIONS, *idle))
     }
     return {"recipe": run.recipe, **kept} | {name: run.measured.get(name) for name in _MEASURED}
 

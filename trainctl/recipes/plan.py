@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.recipe import Recipe, needs_standard
+from engine.recipe import SECTIONS, Recipe, needs_standard
 from trainctl.errors import UsageError
 from trainctl.recipes.layers import Layers, read_layers
 from trainctl.recipes.load import Located, RecipeProblems, Resolved, check_layers, settings_of
@@ -198,7 +198,7 @@ def _checked(layers: Layers, switches: Sequence[Setting], problems: list[Located
 
 def _essence(recipe: Recipe) -> dict[str, Any]:
     """What has an effect on the run: no words, and no settings of a network or loss that is not there."""
-    table = recipe.model_dump(exclude={"title", "description", "our_reading"})
+    table = recipe.model_dump(include=set(SECTIONS))
     if not recipe.topology.enabled:
         table["topology"] = {"enabled": False}
     if not needs_standard(recipe):
