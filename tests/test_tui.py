@@ -11,84 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dashboard import SIZES, Watched, lines, made, opened, screen_text, select, table, told, until
 from folders import append, make_run
 from textual.command import CommandPalette
-from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
 
 from engine.rundir import RunDir
 from trainctl.home import Home
 from trainctl.launch import scheduler
 from trainctl.registry.filters import looks_like
-from trainctl.tui import feed, keys
-from trainctl.tui.app import Dashboard
+from trainctl.tui import keys
+from trainctl.tui.feed import acts, log, runs
+from trainctl.tui.feed.run import RunFeed
+from trainctl.tui.feed.runs import RunsFeed
 from trainctl.tui.screens.compare import CompareScreen, ExportScreen
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.home import HomeScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.screens.run import RunScreen
-from trainctl.tui.widgets.runs import RunsTable
 
 ROOT = Path(__file__).parent.parent
-SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A pair of two seeds that is done, one run at work, one queued; their names try to be markup."""
-    home = Home(tmp_path / "home").create()
-    for seed in (0, 1):
-        make_run(home, f"base{seed}", seed=seed, created=1000.0 + seed, metrics={"natural": 95.0, "pgd20": 53.0 + seed})
-        make_run(
-            home, f"train{seed}", seed=seed, topology=True, created=1010.0 + seed,
-            metrics={"natural": 96.0, "pgd20": 58.0 + 2 * seed},
-        )  # fmt: skip
-    at_work = make_run(
-        home, "atwork", seed=2, status="running", created=1020.0, epochs=9, name="[red]me[/red]-s2", group="w", pair="w"
-    )
-    epoch = {"epoch": 8, "epochs": 9, "step": 80, "stage": "train", "loss": 0.25, "train_natural": 88.0, "seconds": 2.0}
-    append(at_work, [("stage", {"stage": "train"}), ("epoch", {**epoch, "validation_natural": 90.0})], 1040.0)
-    at_work.log.write_text("first line\n[bold]loss[/bold] \x1b[31m0.5\x1b[0m\n10%\r100%\n")
-    make_run(home, "waiting", seed=3, status="queued", created=1030.0, group="q", pair="q", epochs=9)
-    return home
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], bool], timeout: float = 15.0) -> None:
-    """Wait for something to show."""
-    for _ in range(int(timeout / 0.05)):
-        await pilot.pause(0.05)
-        if condition():
-            return
-    raise AssertionError(f"never so; the screen shows\n{screen_text(pilot)}")
-
-
-def screen_text(pilot: Pilot[None]) -> str:
-    """All characters on the screen."""
-    strips = pilot.app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
-
-
-def table(pilot: Pilot[None]) -> RunsTable:
-    return pilot.app.screen.query_one(RunsTable)
-
-
-def lines(pilot: Pilot[None]) -> dict[str, list[str]]:
-    """The cells of the table by run."""
-    shown = table(pilot)
-    return {str(key.value): [str(cell).strip() for cell in shown.get_row(key)] for key in shown.rows}
-
-
-class Watched(Dashboard):
-    """Keeps what it told, which the screen shows for some seconds only."""
-
-    def __init__(self, home: Home) -> None:
-        super().__init__(home)
-        self.told: list[str] = []
-
-    def notify(self, message: str, **how: Any) -> None:
-        self.told.append(message)
-        super().notify(message, **how)
+    return made(tmp_path / "home")
 
 
 @pytest.fixture(autouse=True)
@@ -96,24 +44,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask more often, so that tests wait less."""
     monkeypatch.setattr(LiveScreen, "period", 0.25)
     monkeypatch.setattr(CompareScreen, "period", 0.25)
-
-
-def told(pilot: Pilot[None]) -> str:
-    assert isinstance(pilot.app, Watched)
-    return "\n".join(pilot.app.told)
-
-
-async def opened(pilot: Pilot[None], runs: int = 6) -> None:
-    await until(pilot, lambda: table(pilot).row_count == runs)
-
-
-async def select(pilot: Pilot[None], run: str) -> None:
-    """Move the cursor by keys to a run."""
-    while table(pilot).selected != run:
-        before = table(pilot).cursor_row
-        await pilot.press("down")
-        assert table(pilot).cursor_row == before + 1
-    await until(pilot, lambda: run in str(pilot.app.screen.query_one("#facts", Static).content))
 
 
 @SIZES
@@ -184,8 +114,8 @@ async def test_a_new_line_in_the_events_shows_by_itself(home: Home) -> None:
 async def test_one_question_a_period_is_asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LiveScreen, "period", 0.5)
     asked = []
-    real = feed.Feed.overview
-    monkeypatch.setattr(feed.Feed, "overview", lambda *given: (asked.append(given), real(*given))[1])
+    real = RunsFeed.overview
+    monkeypatch.setattr(RunsFeed, "overview", lambda *given: (asked.append(given), real(*given))[1])
     async with Watched(home).run_test(size=(80, 24)) as pilot:
         await opened(pilot)
         await pilot.pause(0.6)
@@ -489,20 +419,20 @@ async def test_resume_queues_again_and_says_what_it_cannot(home: Home, monkeypat
 
 
 async def test_an_error_on_a_thread_is_a_notice_told_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = feed.Feed.overview
+    real = RunsFeed.overview
     asked = []
 
-    def broken(self: feed.Feed, filtered: str, selected: str) -> feed.Overview:
+    def broken(self: RunsFeed, filtered: str, selected: str) -> runs.Overview:
         asked.append(filtered)
         raise RuntimeError("the [disk] is away")
 
-    monkeypatch.setattr(feed.Feed, "overview", broken)
+    monkeypatch.setattr(RunsFeed, "overview", broken)
     app = Watched(home)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await until(pilot, lambda: "the [disk] is away" in screen_text(pilot))
         await until(pilot, lambda: len(asked) >= 3)
         assert told(pilot) == "RuntimeError: the [disk] is away"
-        monkeypatch.setattr(feed.Feed, "overview", real)
+        monkeypatch.setattr(RunsFeed, "overview", real)
         await opened(pilot)
 
 
@@ -517,8 +447,8 @@ async def test_quitting_leaves_the_runs_alone(home: Home) -> None:
 
 
 def test_the_table_holds_the_newest_only(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "WINDOW", 2)
-    seen = feed.Feed(home).overview("", "")
+    monkeypatch.setattr(runs, "WINDOW", 2)
+    seen = RunsFeed(home).overview("", "")
     assert [row.run.id for row in seen.rows] == ["waiting", "atwork"]
     assert (seen.fitting, seen.total) == (6, 6)
 
@@ -527,10 +457,9 @@ def test_damaged_folders_do_not_stop_the_others(home: Home) -> None:
     (home.run("base0").path / "recipe.toml").write_bytes(b"\xff\x00 = [")
     home.run("base1").events.write_bytes(b"{nonsense\n" + json.dumps({"event": "epoch", "epoch": "x"}).encode() + b"\n")
     home.run("train0").log.write_bytes(b"\xff\xfe\x00" * 10)
-    view = feed.Feed(home)
-    assert len(view.overview("", "train0").rows) == 6
+    assert len(RunsFeed(home).overview("", "train0").rows) == 6
     for run in ("base0", "base1", "train0"):
-        assert view.run(run).selected.run.id == run
+        assert RunFeed(home, run).run().selected.run.id == run
 
 
 @pytest.mark.parametrize(
@@ -543,7 +472,7 @@ def test_damaged_folders_do_not_stop_the_others(home: Home) -> None:
     ],
 )
 def test_a_log_is_read_as_a_terminal_would_show_it(data: bytes, expected: list[str]) -> None:
-    assert feed._lines(data) == expected
+    assert log.lines(data) == expected
 
 
 def test_without_a_terminal_it_is_refused(tmp_path: Path) -> None:
@@ -558,10 +487,10 @@ def test_without_a_terminal_it_is_refused(tmp_path: Path) -> None:
 
 def test_a_twin_is_the_newest_of_the_other_side_with_the_same_seed(home: Home) -> None:
     make_run(home, "train1b", seed=1, topology=True, created=1999.0)
-    assert [run.id for run in [feed.Feed(home).run("base1").twin] if run] == ["train1b"]
-    assert feed.Feed(home).run("atwork").twin is None
+    assert [run.id for run in [RunFeed(home, "base1").run().twin] if run] == ["train1b"]
+    assert RunFeed(home, "atwork").run().twin is None
 
 
 def test_stop_names_what_became_of_a_run(tmp_path: Path) -> None:
     folder = make_run(Home(tmp_path), "waiting", status="queued")
-    assert feed.stop(RunDir(folder.path)) == "waiting is killed"
+    assert acts.stop(RunDir(folder.path)) == "waiting is killed"

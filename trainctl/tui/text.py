@@ -9,7 +9,7 @@ from rich.text import Text
 from trainctl.cli import words
 from trainctl.cli.common import printable
 from trainctl.registry.query import RunRow
-from trainctl.tui.feed import Row
+from trainctl.tui.feed.runs import Row
 
 GLYPHS = {
     "queued": "○", "starting": "◔", "running": "●", "stopping": "◑", "done": "✔", "failed": "✘", "diverged": "↯",

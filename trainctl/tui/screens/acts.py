@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.rundir import FINAL
 from trainctl.home import Home
 from trainctl.registry.query import RunRow
-from trainctl.tui import feed
+from trainctl.tui.feed import acts
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.live import LiveScreen
 
@@ -27,7 +27,7 @@ def ask_to_stop(screen: LiveScreen, home: Home, run: RunRow) -> None:
 
     def answered(yes: bool | None) -> None:
         if yes:
-            screen.act(lambda: feed.stop(folder))
+            screen.act(lambda: acts.stop(folder))
 
     screen.app.push_screen(ConfirmScreen(question, warning), answered)
 
@@ -35,4 +35,4 @@ def ask_to_stop(screen: LiveScreen, home: Home, run: RunRow) -> None:
 def resume(screen: LiveScreen, home: Home, run: RunRow) -> None:
     """Queue `run` again; what forbids it is told."""
     folder = home.run(run.id)
-    screen.act(lambda: feed.resume(home, folder))
+    screen.act(lambda: acts.resume(home, folder))

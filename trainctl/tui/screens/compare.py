@@ -19,7 +19,9 @@ from trainctl.compare.render.table import table
 from trainctl.compare.rows import Comparison
 from trainctl.errors import UsageError
 from trainctl.home import Home
-from trainctl.tui import feed, keys
+from trainctl.tui import keys
+from trainctl.tui.feed import comparison
+from trainctl.tui.feed.errors import explain
 from trainctl.tui.screens.live import LiveScreen
 
 NOTHING = """\
@@ -51,7 +53,7 @@ class CompareScreen(LiveScreen):
     def question(self) -> Callable[[], Comparison]:
         """The comparison at the chosen checkpoint."""
         home, filtered, checkpoint = self.home, self._filtered, self._checkpoint
-        return lambda: feed.comparison(home, filtered, checkpoint)
+        return lambda: comparison.comparison(home, filtered, checkpoint)
 
     def show(self, answer: Comparison) -> None:
         """Draw the table for this width."""
@@ -111,15 +113,15 @@ class ExportScreen(ModalScreen[str]):
 
     def _write(self, path: Path, replace: bool) -> None:
         try:
-            said = feed.export(self._compared, path, replace=replace)
+            said = comparison.export(self._compared, path, replace=replace)
         except Exception as error:
             self.app.call_from_thread(self._tell, error, path)
         else:
             self.app.call_from_thread(self.dismiss, said)
 
     def _tell(self, error: Exception, path: Path) -> None:
-        self._refused = path if isinstance(error, UsageError) and path.suffix.lower() in feed.EXPORTS else None
-        self.query_one("#answer", Static).update(Text(feed.explain(error), "red"))
+        self._refused = path if isinstance(error, UsageError) and path.suffix.lower() in comparison.EXPORTS else None
+        self.query_one("#answer", Static).update(Text(explain(error), "red"))
 
     def action_cancel(self) -> None:
         """Leave without writing."""

@@ -14,7 +14,8 @@ from trainctl.cli.common import printable
 from trainctl.home import Home
 from trainctl.registry.query import RunRow
 from trainctl.tui import keys
-from trainctl.tui.feed import LIVE, WINDOW, Feed, Overview
+from trainctl.tui.feed.runs import WINDOW, Overview, RunsFeed
+from trainctl.tui.feed.selected import LIVE
 from trainctl.tui.screens.acts import ask_to_stop, resume
 from trainctl.tui.screens.compare import CompareScreen
 from trainctl.tui.screens.live import LiveScreen
@@ -40,7 +41,7 @@ class HomeScreen(LiveScreen):
     def __init__(self, home: Home) -> None:
         super().__init__()
         self.home = home
-        self._feed = Feed(home)
+        self._feed = RunsFeed(home)
         self._runs: dict[str, RunRow] = {}
 
     def compose(self) -> ComposeResult:

@@ -10,7 +10,7 @@ from textual import work
 from textual.message import Message
 from textual.screen import Screen
 
-from trainctl.tui import feed
+from trainctl.tui.feed.errors import explain
 
 
 class LiveScreen(Screen[None]):
@@ -103,7 +103,7 @@ class LiveScreen(Screen[None]):
     def on_live_screen_failed(self, message: Failed) -> None:
         """Tell of an error, once as long as it stays the same."""
         self._busy = False
-        text = feed.explain(message.error)
+        text = explain(message.error)
         if text != self._last_error:
             self._last_error = text
             self.notify(text, severity="error", markup=False)

@@ -13,7 +13,7 @@ from trainctl.home import Home
 from trainctl.plot.titles import title
 from trainctl.registry.query import RunRow
 from trainctl.tui import keys
-from trainctl.tui.feed import Feed, RunView
+from trainctl.tui.feed.run import RunFeed, RunView
 from trainctl.tui.screens.acts import ask_to_stop, resume
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.widgets.chart import COLORS, Chart, Line
@@ -32,7 +32,7 @@ class RunScreen(LiveScreen):
         super().__init__()
         self.home = home
         self._run_id = run_id
-        self._feed = Feed(home)
+        self._feed = RunFeed(home, run_id)
         self._row: RunRow | None = None
 
     def compose(self) -> ComposeResult:
@@ -50,7 +50,7 @@ class RunScreen(LiveScreen):
 
     def question(self) -> Callable[[], RunView]:
         """Everything about the run."""
-        return lambda: self._feed.run(self._run_id)
+        return self._feed.run
 
     def show(self, answer: RunView) -> None:
         """Draw the curves, append to the log."""

@@ -9,7 +9,8 @@ from textual.widgets import Sparkline, Static
 
 from trainctl.cli import words
 from trainctl.cli.common import printable
-from trainctl.tui.feed import SILENT, Selected
+from trainctl.tui.feed.log import SILENT
+from trainctl.tui.feed.selected import Selected
 from trainctl.tui.text import method, status
 
 

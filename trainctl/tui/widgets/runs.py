@@ -10,7 +10,7 @@ from textual.binding import BindingType
 from textual.widgets import DataTable
 
 from trainctl.tui import keys
-from trainctl.tui.feed import Row
+from trainctl.tui.feed.runs import Row
 from trainctl.tui.text import COLUMNS, WIDTHS, aligned, cells, method
 
 WORDS = {"eta": "ETA", "natural": "nat."}
