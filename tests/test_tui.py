@@ -207,7 +207,7 @@ async def test_every_key_of_the_table_does_what_it_says(home: Home, size: tuple[
         await press(keys.COMPARE, "e", lambda: isinstance(app.screen, ExportScreen))
         await pilot.press("escape")
         await press(keys.COMPARE, "escape", lambda: isinstance(app.screen, HomeScreen))
-        await press(keys.EVERYWHERE, "t", lambda: app.theme == "textual-light")
+        await press(keys.EVERYWHERE, "t", lambda: app.theme == "trainctl-light")
         await press(keys.EVERYWHERE, "question_mark", lambda: isinstance(app.screen, HelpScreen))
         await pilot.press("escape")
         await press(keys.EVERYWHERE, "ctrl+p", lambda: isinstance(app.screen, CommandPalette))

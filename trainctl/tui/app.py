@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from textual.screen import Screen
 
 from trainctl.errors import UsageError
 from trainctl.home import Home
-from trainctl.tui import keys
+from trainctl.registry.watch import Watch
+from trainctl.tui import keys, settings
 from trainctl.tui.screens.compare import CompareScreen
 from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.home import HomeScreen
 from trainctl.tui.screens.run import RunScreen
+from trainctl.tui.themes import THEMES
 
 PLACES: dict[type[Screen[Any]], str] = {HomeScreen: keys.HOME, RunScreen: keys.RUN, CompareScreen: keys.COMPARE}
 
@@ -42,6 +45,13 @@ class Dashboard(App[None]):
     def __init__(self, home: Home) -> None:
         super().__init__()
         self.home = home
+        self.settings = settings.load(home)
+        """What is remembered; changed by `remember` alone."""
+        self.watcher = Watch(home)
+        """Keeps the index up to date for all screens."""
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self.settings.theme if self.settings.theme in self.available_themes else THEMES[0].name
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
 
@@ -56,9 +66,16 @@ class Dashboard(App[None]):
                 yield SystemCommand(f"{key.word} ({key.shown})", key.help, partial(screen.run_action, key.action))
         yield from super().get_system_commands(screen)
 
+    def remember(self, **changes: Any) -> None:
+        """Change settings, and keep them for the next time."""
+        self.settings = replace(self.settings, **changes)
+        settings.save(self.home, self.settings)
+
     def action_theme(self) -> None:
-        """Light or dark."""
-        self.theme = "textual-dark" if self.theme == "textual-light" else "textual-light"
+        """The next of our themes."""
+        names = [theme.name for theme in THEMES]
+        self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
+        self.remember(theme=self.theme)
 
     def action_help(self) -> None:
         """Show the keys."""

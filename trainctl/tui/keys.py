@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from textual.binding import Binding, BindingType
 
 EVERYWHERE, HOME, RUN, COMPARE = "Everywhere", "Runs", "One run", "Comparison"
+LAUNCH, MACHINE = "Launch", "Queue and machine"
+PLACES = (HOME, LAUNCH, RUN, COMPARE, MACHINE, EVERYWHERE)
+"""In the order of the help."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ KEYS = (
     Key(COMPARE, "escape", "esc", "back", "Back", "Back to the runs"),
     Key(COMPARE, "b", "b", "checkpoint", "Best/last", "Compare the best or the last checkpoints"),
     Key(COMPARE, "e", "e", "export", "Export", "Write the table as markdown (.md) or LaTeX (.tex)"),
-    Key(EVERYWHERE, "t", "t", "theme", "Light/dark", "Light or dark", footer=False),
+    Key(EVERYWHERE, "t", "t", "theme", "Theme", "The next theme: dark, light, colour-blind", footer=False),
     Key(EVERYWHERE, "question_mark", "?", "help", "Help", "This help"),
     Key(EVERYWHERE, "ctrl+p", "^p", "command_palette", "Palette", "All commands, and more themes", footer=False),
     Key(EVERYWHERE, "q", "q", "quit", "Quit", "Leave; runs go on"),

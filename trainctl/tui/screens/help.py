@@ -31,7 +31,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """One table a place."""
         table = Table.grid(padding=(0, 2, 0, 0))
-        for place in (keys.HOME, keys.RUN, keys.COMPARE, keys.EVERYWHERE):
+        for place in keys.PLACES:
             table.add_row(Text(), Text(place, "bold"))
             for key in keys.KEYS:
                 if key.place == place:

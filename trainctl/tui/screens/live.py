@@ -1,10 +1,11 @@
-"""The base of screens that ask again every second."""
+"""The base of screens that ask again and again."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.message import Message
@@ -12,9 +13,19 @@ from textual.screen import Screen
 
 from trainctl.tui.feed.errors import explain
 
+if TYPE_CHECKING:
+    from trainctl.tui.app import Dashboard
+
+
+PERIOD = 0.4  # seconds between two questions, so that a line of an engine is seen within half a second
+LOW_BANDWIDTH = 1.0  # the same where each redraw travels over a slow line
+
 
 class LiveScreen(Screen[None]):
-    """Asks `question` on a thread, one at a time and only while it is seen, and gives the answer to `show`."""
+    """Asks `question` on a thread, one at a time and only while it is seen, and gives the answer to `show`.
+
+    A question that finds nothing new answers None, and nothing is drawn.
+    """
 
     @dataclass
     class Answered(Message):
@@ -34,11 +45,13 @@ class LiveScreen(Screen[None]):
 
         said: str
 
-    period = 1.0  # seconds
+    period = 0.0  # seconds; 0 means the app's
     _busy = False
     _again = False
     _last_error = ""
     _shown: Any = None
+    _asked = 0.0
+    app: Dashboard
 
     def question(self) -> Callable[[], Any]:
         """What to call on the thread; it holds all that it needs of the screen's state."""
@@ -50,7 +63,7 @@ class LiveScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin to ask."""
-        self.set_interval(self.period, self.load)
+        self.set_interval(self.period or PERIOD, self._tick)
         self.load()
 
     def on_screen_resume(self) -> None:
@@ -61,6 +74,10 @@ class LiveScreen(Screen[None]):
         """Draw the next answer in any case."""
         self._shown = None
 
+    def _tick(self) -> None:
+        if time.monotonic() - self._asked >= (LOW_BANDWIDTH if self.app.settings.low_bandwidth else 0.0):
+            self.load()
+
     def load(self) -> None:
         """Ask, or once more when the question under way has been answered."""
         # A dialog lets the screen below it be seen; any other screen hides it.
@@ -69,7 +86,7 @@ class LiveScreen(Screen[None]):
         if self._busy:
             self._again = True
             return
-        self._busy = True
+        self._busy, self._asked = True, time.monotonic()
         self._ask(self.question())
 
     def act(self, deed: Callable[[], str]) -> None:
@@ -93,7 +110,8 @@ class LiveScreen(Screen[None]):
     def on_live_screen_answered(self, message: Answered) -> None:
         """Show the answer."""
         self._busy, self._last_error = False, ""
-        if message.answer != self._shown:  # a redraw that changes nothing still costs, most of all over a network
+        # A redraw that changes nothing still costs, most of all over a network.
+        if message.answer is not None and message.answer != self._shown:
             self._shown = message.answer
             self.show(message.answer)
         if self._again:
