@@ -19,20 +19,23 @@ from trainctl.errors import UsageError
 from trainctl.home import Home
 from trainctl.registry.watch import Watch
 from trainctl.tui import keys, settings
-from trainctl.tui.screens.compare import CompareScreen
 from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.home import HomeScreen
-from trainctl.tui.screens.run import RunScreen
+from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.themes import THEMES
 
-PLACES: dict[type[Screen[Any]], str] = {HomeScreen: keys.HOME, RunScreen: keys.RUN, CompareScreen: keys.COMPARE}
 
+def run(home: Home, *, low_bandwidth: bool = False) -> None:
+    """Open the dashboard of `home` until it is left; `low_bandwidth` draws at most once a second this time.
 
-def run(home: Home) -> None:
-    """Open the dashboard of `home` until it is left. UsageError without a terminal."""
+    UsageError without a terminal.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal", "`trainctl ls` and `trainctl watch` do not")
-    Dashboard(home).run()
+    app = Dashboard(home)
+    if low_bandwidth:
+        app.settings = replace(app.settings, low_bandwidth=True)
+    app.run()
 
 
 class Dashboard(App[None]):
@@ -44,6 +47,7 @@ class Dashboard(App[None]):
 
     def __init__(self, home: Home) -> None:
         super().__init__()
+        self.animation_level = "none"  # it would be sent over the network frame by frame
         self.home = home
         self.settings = settings.load(home)
         """What is remembered; changed by `remember` alone."""
@@ -51,7 +55,8 @@ class Dashboard(App[None]):
         """Keeps the index up to date for all screens."""
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = self.settings.theme if self.settings.theme in self.available_themes else THEMES[0].name
+        known = [theme.name for theme in THEMES]
+        self.theme = self.settings.theme if self.settings.theme in known else known[0]
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
 
@@ -62,9 +67,12 @@ class Dashboard(App[None]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: what the keys of this screen do, then what every Textual app has."""
         for key in keys.KEYS:
-            if key.place == PLACES.get(type(screen)):
+            if isinstance(screen, LiveScreen) and key.place == screen.place:
                 yield SystemCommand(f"{key.word} ({key.shown})", key.help, partial(screen.run_action, key.action))
-        yield from super().get_system_commands(screen)
+            elif key.place == keys.EVERYWHERE and key.action != "command_palette":
+                yield SystemCommand(f"{key.word} ({key.shown})", key.help, partial(self.run_action, key.action))
+        for theme in THEMES:
+            yield SystemCommand(f"Theme: {theme.name}", "Colours of the dashboard", partial(self._wear, theme.name))
 
     def remember(self, **changes: Any) -> None:
         """Change settings, and keep them for the next time."""
@@ -74,8 +82,17 @@ class Dashboard(App[None]):
     def action_theme(self) -> None:
         """The next of our themes."""
         names = [theme.name for theme in THEMES]
-        self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
-        self.remember(theme=self.theme)
+        self._wear(names[(names.index(self.theme) + 1) % len(names)])
+
+    def _wear(self, theme: str) -> None:
+        self.theme = theme
+        self.remember(theme=theme)
+
+    def action_low_bandwidth(self) -> None:
+        """Draw at most once a second, or as soon as there is something new."""
+        self.remember(low_bandwidth=not self.settings.low_bandwidth)
+        on = self.settings.low_bandwidth
+        self.notify("low bandwidth: drawn at most once a second" if on else "drawn as soon as there is news")
 
     def action_help(self) -> None:
         """Show the keys."""

@@ -33,6 +33,7 @@ A pair is a baseline and its +TRAIN twin, made by `trainctl run RECIPE --pair`."
 class CompareScreen(LiveScreen):
     """All finished pairs, or what the filter leaves."""
 
+    place = keys.COMPARE
     BINDINGS = keys.bindings(keys.COMPARE)
     period = 5.0
 

@@ -36,6 +36,7 @@ This screen shows them as soon as they start. `trainctl recipes` lists what can 
 class HomeScreen(LiveScreen):
     """What the dashboard opens with."""
 
+    place = keys.HOME
     BINDINGS = keys.bindings(keys.HOME)
 
     def __init__(self, home: Home) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.message import Message
@@ -45,7 +45,9 @@ class LiveScreen(Screen[None]):
 
         said: str
 
-    period = 0.0  # seconds; 0 means the app's
+    place: ClassVar[str] = ""
+    """Of the key table; the palette lists its keys."""
+    period = PERIOD
     _busy = False
     _again = False
     _last_error = ""
@@ -63,7 +65,7 @@ class LiveScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin to ask."""
-        self.set_interval(self.period or PERIOD, self._tick)
+        self.set_interval(self.period, self._tick)
         self.load()
 
     def on_screen_resume(self) -> None:
@@ -113,7 +115,10 @@ class LiveScreen(Screen[None]):
         # A redraw that changes nothing still costs, most of all over a network.
         if message.answer is not None and message.answer != self._shown:
             self._shown = message.answer
-            self.show(message.answer)
+            try:
+                self.show(message.answer)
+            except Exception as error:  # a mistake of ours must not take the screen away from a person's runs
+                self.on_live_screen_failed(self.Failed(error))
         if self._again:
             self._again = False
             self.load()
@@ -121,7 +126,7 @@ class LiveScreen(Screen[None]):
     def on_live_screen_failed(self, message: Failed) -> None:
         """Tell of an error, once as long as it stays the same."""
         self._busy = False
-        text = explain(message.error)
+        text = explain(message.error, self.app.home)
         if text != self._last_error:
             self._last_error = text
             self.notify(text, severity="error", markup=False)

@@ -26,6 +26,7 @@ LOG_LINES = 5000
 class RunScreen(LiveScreen):
     """Opened with enter on a run."""
 
+    place = keys.RUN
     BINDINGS = keys.bindings(keys.RUN)
 
     def __init__(self, home: Home, run_id: str) -> None:
