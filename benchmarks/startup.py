@@ -19,8 +19,9 @@ import time
 from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from made_up import make_home
+
+from trainctl.home import Home
 
 
 def main() -> None:
@@ -31,18 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        make_home(home, arguments.runs)
+        make_home(Home(home), arguments.runs)
         measure(home, arguments.runs, arguments.repeat)
-
-
-def make_home(home: Path, runs: int) -> None:
-    """`runs` finished runs in pairs."""
-    from folders import make_run
-
-    from trainctl.home import Home
-
-    for number in range(runs):
-        make_run(Home(home), f"run{number:05}", seed=number // 2, topology=bool(number % 2), created=float(number))
 
 
 def measure(home: Path, runs: int, repeat: int) -> None:
