@@ -1,10 +1,16 @@
 """Checkpoints: tensors as safetensors, everything else as JSON in the file's header. No pickle, so nothing in a
 checkpoint can run. One file, written whole or not at all, so tensors and state can never disagree.
+
+A checksum in the header tells whether a file is still what was written. What a run resumes from is kept in two
+generations, so that a damaged file costs the steps since the one before, not the run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +24,64 @@ class CheckpointError(Exception):
     """A checkpoint that is missing, damaged or does not fit the network it is loaded into."""
 
 
-def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write `tensors` and the JSON-able `state` to `path`; synced and renamed into place."""
+def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: bool = False) -> None:
+    """Write `tensors` and the JSON-able `state` to `path`; synced and renamed into place.
+
+    With `keep` the file that stood there becomes `previous(path)`.
+    """
     from safetensors.torch import save as to_bytes
 
     path.parent.mkdir(exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    replace(path, to_bytes(plain, metadata={"format": "trainctl-1", "state": json.dumps(state)}))
+    text = json.dumps(state)
+    data = to_bytes(plain, metadata={"format": "trainctl-2", "state": text, "checksum": _checksum(plain, text)})
+    if keep and path.exists():
+        _keep(path)
+    replace(path, data)
+
+
+def previous(path: Path) -> Path:
+    """Where the generation before the checkpoint at `path` is kept."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def _keep(path: Path) -> None:
+    """Make `path` its own generation before. It stays where it is, so there is one at every moment."""
+    link = path.with_name(f".{path.name}.{os.getpid()}.kept")
+    with suppress(OSError):  # no links on this file system: then there is one generation
+        link.unlink(missing_ok=True)
+        link.hardlink_to(path)
+        link.replace(previous(path))
+
+
+def load_newest(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str] | None:
+    """(tensors, state, warning) of `path`, or if it is damaged of the generation before it; None if there is neither.
+
+    CheckpointError if none of them can be read.
+    """
+    errors: list[CheckpointError] = []
+    for generation in (path, previous(path)):
+        if not generation.exists():
+            continue
+        try:
+            tensors, state = load(generation)
+        except CheckpointError as error:
+            errors.append(error)
+        else:
+            return tensors, state, f"{errors[0]}; the one before it is used" if errors else ""
+    if errors:
+        raise errors[0]
+    return None
+
+
+def _checksum(tensors: dict[str, Tensor], state: str) -> str:
+    """SHA-256 over the state, and over name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,9 +93,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            state = json.loads((file.metadata() or {}).get("state", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+            about = file.metadata() or {}
+        state = json.loads(about.get("state", "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error})") from None
+    if "checksum" in about and about["checksum"] != _checksum(tensors, about.get("state", "{}")):
+        raise CheckpointError(f"{path}: damaged checkpoint (it is not what was written: its checksum differs)")
     return tensors, state
 
 

@@ -12,7 +12,8 @@
     exit.json       status, code, signal, reason, t                   by the engine, or by the launcher for a dead one
     attempts.jsonl  one line per start: t, pid, host, resumed_from    append-only
     attempts/       NNN-exit.json: how earlier attempts ended
-    checkpoints/    last.safetensors, best.safetensors: tensors, with JSON in the header
+    checkpoints/    last.safetensors, best.safetensors: tensors, with JSON in the header;
+                    last.safetensors.previous: the generation before
     eval/           CHECKPOINT-METRIC.csv (one row an example) and .json (settings and result); CHECKPOINT-tsne.json
 
 Status is derived from these and from the process table, never stored as a flag that somebody must clear.

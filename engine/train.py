@@ -86,11 +86,17 @@ class Trainer:
     # --- position -------------------------------------------------------------------------------------------
 
     def resume(self) -> int | None:
-        """Continue from checkpoints/last, if there is one: returns the bytes of events.jsonl that belong to it."""
+        """Continue from checkpoints/last, if there is one: returns the bytes of events.jsonl that belong to it.
+
+        A warning about a damaged one goes to the process's output: the events stay those of an uninterrupted run.
+        """
         path = self.life.rundir.checkpoint("last")
-        if not path.exists():
+        found = checkpoint.load_newest(path)
+        if found is None:
             return None
-        tensors, state = checkpoint.load(path)
+        tensors, state, warning = found
+        if warning:
+            print(f"warning: {warning}", flush=True)
         if state.get("recipe") != self.recipe_hash:
             raise checkpoint.CheckpointError(f"{path}: recipe.toml was changed after this checkpoint was written")
         self._enter(Progress(**state["progress"]))
@@ -116,7 +122,7 @@ class Trainer:
                 tensors |= checkpoint.put(regularizer.state(), f"terms.{name}.")
         if announce:
             self.log.write("checkpoint", checkpoint=which, rule=self._rule(which), file=path.name, **announce)
-        checkpoint.save(path, tensors, {**state, "events": self.log.position()})
+        checkpoint.save(path, tensors, {**state, "events": self.log.position()}, keep=which == "last")
 
     def _rule(self, which: str) -> str:
         return "last epoch" if which == "last" else f"best {self.recipe.eval.best_by} on {self.recipe.eval.select}"

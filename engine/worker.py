@@ -145,6 +145,8 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     setup = machine.prepare(recipe.run)
     rundir.write_json("env.json", machine.environment(recipe, setup))
     rundir.checkpoints.mkdir(exist_ok=True)
+    for left in rundir.checkpoints.glob(".*"):  # by a process that was killed while it wrote; the folder is ours now
+        left.unlink()
     if not rundir.events.exists():
         rundir.events.touch()
 

@@ -127,6 +127,23 @@ def test_killed_at_random_moments_it_resumes_bit_identically(make_folder: Make, 
     assert evaluations(broken) == evaluations(whole)
 
 
+def test_from_a_damaged_checkpoint_it_goes_on_with_the_one_before(make_folder: Make) -> None:
+    run = make_folder(topology__enabled=True, schedule__epochs=3)
+    assert run_engine(run).returncode == 0
+    whole = weights(run), weights(run, "best"), timeless(run), evaluations(run)
+    last = run.checkpoint("last")
+    data = last.read_bytes()
+    last.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # as if the disk had lost a bit
+    (run.checkpoints / ".last.safetensors.7.tmp").write_bytes(b"left by a process that was killed")
+    (run.path / "exit.json").unlink()
+    done = run_engine(run)
+    assert done.returncode == 0 and "last.safetensors: damaged checkpoint" in done.stdout
+    assert json.loads(run.attempts.read_text().splitlines()[-1])["resumed_from"] > 0
+    assert (weights(run), weights(run, "best"), timeless(run), evaluations(run)) == whole
+    names = ["best.safetensors", "last.safetensors", "last.safetensors.previous"]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == names
+
+
 def test_a_pair_differs_in_the_regulariser_alone(make_folder: Make) -> None:
     """With weight 0 the twin must take exactly the baseline's path, although a second network trains beside it."""
     baseline = make_folder("baseline")
