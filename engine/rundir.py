@@ -11,7 +11,8 @@
     heartbeat.json  pid, process start time, host, step, t            replaced whole by the engine
     exit.json       status, code, signal, reason, t                   by the engine, or by the launcher for a dead one
     attempts.jsonl  one line per start: t, pid, host, resumed_from    append-only
-    attempts/       NNN-exit.json: how earlier attempts ended
+    attempts/       NNN-exit.json: how an attempt ended that was resumed;
+                    NNN/: all that one left behind before it was begun anew
     checkpoints/    last.safetensors, best.safetensors: tensors, with JSON in the header;
                     last.safetensors.previous: the generation before
     eval/           CHECKPOINT-METRIC.csv (one row an example) and .json (settings and result); CHECKPOINT-tsne.json
@@ -152,8 +153,12 @@ class RunDir:
             return
         folder = self.path / "attempts"
         folder.mkdir(exist_ok=True)
-        number = 1 + sum(1 for _ in folder.glob("*-exit.json"))
-        source.replace(folder / f"{number:03d}-exit.json")
+        source.replace(folder / f"{self.next_attempt():03d}-exit.json")
+
+    def next_attempt(self) -> int:
+        """A number that nothing in attempts/ bears yet: neither NNN-exit.json nor the folder NNN."""
+        names = (path.name.removesuffix("-exit.json") for path in (self.path / "attempts").glob("*"))
+        return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
     def checkpoint(self, which: str) -> Path:
         """checkpoints/WHICH.safetensors; `which` is "best" or "last"."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_trainctl import COMMAND, ENGINE, cli, environment, queue, tidy, until
+from fake_trainctl import COMMAND, ENGINE, cli, environment, queue, starts, tidy, until
 from folders import THREATS, make_run
 
 from engine import events
@@ -117,6 +117,53 @@ def test_tags_and_notes(home: Home) -> None:
     assert run.json("labels.json")["tags"] == ["paper"]
     assert cli(home, "note", run.id, "").returncode == 0 and "no note" in cli(home, "note", run.id).stdout
     assert cli(home, "note", run.id, "x" * 20_000).returncode == 2
+
+
+def test_archived_runs_are_out_of_sight_and_not_lost(home: Home) -> None:
+    old, new = make_run(home, "aaaa"), make_run(home, "bbbb", topology=True, created=2000.0, tags=["demo"])
+
+    def listed(*arguments: str) -> list[str]:
+        return [row["id"] for row in json.loads(cli(home, "ls", "--json", *arguments).stdout)]
+
+    assert "2 run(s) archived" in cli(home, "archive", "tag:demo", "aaaa").stderr
+    assert "0 run(s) archived" in cli(home, "archive", "bbbb").stderr
+    assert listed() == [] and listed("--archived") == ["aaaa", "bbbb"] == listed("archived = on")
+    done = cli(home, "ls")
+    assert (done.stdout, done.stderr) == ("", "2 archived run(s) are hidden; --archived shows them\n")
+    assert listed("natural>0") == [] and listed("natural>0", "--archived") == ["aaaa", "bbbb"]
+    assert json.loads(cli(home, "compare", "--json").stdout)["runs"] == []
+    assert cli(home, "archive", "tag:demo").returncode == 2
+    assert "1 run(s) brought back" in cli(home, "archive", "tag:demo", "--undo").stderr
+    assert listed() == ["bbbb"]
+    shown = cli(home, "ls", "-n", "1")
+    assert "bbbb" in shown.stdout and shown.stderr == "1 archived run(s) are hidden; --archived shows them\n"
+    both = cli(home, "ls", "--archived", "-n", "1")
+    assert both.stderr == "… and 1 more; --all shows all 2\n"
+    assert "digits-trades+train-s0" in cli(home, "show", new.id).stdout and old.status() == "done"
+
+
+def test_retry_asks_about_what_is_done_and_begins_anew(home: Home) -> None:
+    run, crashed = made(home), made(home, "crash")
+    processes.record_end(crashed, "failed", code=7, reason="it crashed")
+    refused = cli(home, "retry", run.id, crashed.id, stdin=subprocess.DEVNULL)
+    assert refused.returncode == 2 and "1 of 2 run(s) are done" in refused.stderr and "say --yes" in refused.stderr
+    assert (run.status(), crashed.status()) == ("done", "failed")
+    done = cli(home, "retry", "--yes", run.id)
+    assert done.returncode == 0, done.stderr
+    assert run.status() == "done" and len(starts(run)) == 2
+    for name in ("events.jsonl", "checkpoints/best.safetensors", "exit.json", "stdout.log"):
+        assert (run.path / "attempts" / "001" / name).exists()
+    assert run.log.read_text().count("fake engine") == 1  # the log is the new attempt's alone
+    queued = cli(home, "retry", "-d", "--json", crashed.id)  # nobody is asked about a run that is not done
+    assert queued.returncode == 0 and json.loads(queued.stdout)["runs"][0]["status"] == "queued"
+    assert "trainctl watch" in queued.stderr
+    until(lambda: crashed.status() == "failed" and len(starts(crashed)) == 2)
+    [waiting] = queue(home, "sleep")
+    child = processes.start(waiting, engine=ENGINE)
+    until(waiting.checkpoint("last").exists)
+    assert cli(home, "retry", "--yes", waiting.id, run.id).returncode == 2 and len(starts(run)) == 2
+    processes.stop([waiting], grace=10)
+    assert child is not None and child.wait() == 143
 
 
 def test_eval(home: Home) -> None:
@@ -250,9 +297,9 @@ def test_a_mistake_of_ours_keeps_its_traceback(home: Home) -> None:
 
 def test_help_names_every_command(home: Home) -> None:
     shown = cli(home, "--help").stdout
-    for name in ("run", "recipes", "ls", "compare", "stop", "resume", "eval", "doctor"):
+    for name in ("run", "recipes", "ls", "compare", "stop", "resume", "retry", "archive", "eval", "doctor"):
         assert f"\n  {name} " in shown
-    for name in ("run", "stop", "resume", "rm", "logs", "tag", "note", "eval", "doctor", "watch"):
+    for name in ("run", "stop", "resume", "retry", "rm", "archive", "logs", "tag", "note", "eval", "doctor", "watch"):
         done = cli(home, name, "-h")
         assert done.returncode == 0 and f"Usage: trainctl {name}" in done.stdout
 
@@ -260,7 +307,7 @@ def test_help_names_every_command(home: Home) -> None:
 def test_completion_knows_commands_and_options(home: Home) -> None:
     env = {**environment(home), "_TRAINCTL_COMPLETE": "complete_bash", "COMP_CWORD": "1", "COMP_WORDS": "trainctl re"}
     done = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["recipes", "resume", "reproduce", "reindex"]
+    assert done.stdout.split() == ["recipes", "resume", "retry", "reproduce", "reindex"]
     env |= {"COMP_WORDS": "trainctl stop --gr", "COMP_CWORD": "2"}
     assert subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False).stdout.split() == ["--grace"]
 

@@ -60,6 +60,7 @@ def test_a_finished_run_is_read_whole(home: Home) -> None:
                 "protocol": "lbgat", "implementation": "engine.attacks.pgd", "version": "1", "checkpoint": "best",
             },
         },
+        "archived": False,
     }  # fmt: skip
     assert [point.value for point in query.points(home, "aaaa", "validation_natural")] == [83.0, 84.0, 85.0]
     assert [point.step for point in query.points(home, "aaaa", "loss", "step")] == [5, 10, 15, 20, 25, 30]
@@ -201,7 +202,7 @@ def test_an_ended_and_unchanged_run_is_not_opened_again(home: Home, monkeypatch:
     make_run(home, "bbbb", status="lost")
     ingest.refresh(home)
     monkeypatch.setattr(ingest, "_update", lambda *rest: pytest.fail("read again"))
-    monkeypatch.setattr(ingest, "_status", lambda *rest: pytest.fail("status derived again"))
+    monkeypatch.setattr(ingest, "status_of", lambda *rest: pytest.fail("status derived again"))
     ingest.refresh(home)
 
 
@@ -229,7 +230,9 @@ def test_epochs_of_m_alone_are_kept_apart(home: Home) -> None:
 def test_labels_and_renames_show_up(home: Home) -> None:
     folder = make_run(home, "aaaa", tags=["old"])
     assert row(home).tags == ("old",)
-    folder.write_json("labels.json", {"tags": ["new", 3, "b"], "note": "lr too\nhigh \x1b[2J"})
+    assert not row(home).archived
+    folder.write_json("labels.json", {"tags": ["new", 3, "b"], "note": "lr too\nhigh \x1b[2J", "archived": True})
+    assert row(home).archived
     assert (row(home).tags, row(home).note) == (("new", "b"), "lr too\ufffdhigh \ufffd[2J")
 
 
@@ -290,7 +293,10 @@ def test_an_index_of_the_first_version_learns_the_threat_models(home: Home) -> N
     before = listed(home)
     assert '"eps": 0.25' in before
     with closing(sqlite3.connect(home.index)) as connection:
-        for column, migration in (("threats", "threats"), ("our_reading", "readings")):
+        connection.execute("DROP INDEX idx_runs_archived_created_id")
+        connection.execute("DROP INDEX idx_runs_archived_status_id")
+        connection.execute("ALTER TABLE cursors RENAME COLUMN status TO final")
+        for column, migration in (("threats", "threats"), ("our_reading", "readings"), ("archived", "archive")):
             connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
             connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", [migration])
         connection.execute("PRAGMA user_version = 1")

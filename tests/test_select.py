@@ -173,6 +173,29 @@ def test_a_selector_sees_runs_made_since(tmp_path: Path) -> None:
     assert ids(home, "@last") == ["bbbb"]
 
 
+def test_archived_runs_are_meant_by_who_names_them_and_by_nothing_else(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    make_run(home, "aaaa", tags=["demo"], group="g")
+    make_run(home, "hidden", created=2000.0, name="mine", tags=["demo", "own"], group="g")
+    home.run("hidden").write_json("labels.json", {"archived": True})
+    for selector in (
+        "hidden",
+        "hid",
+        "mine",
+        "archived = on",
+        "archived=true and seed=0",
+        "tags=own and archived!=off",
+    ):
+        assert ids(home, selector) == ["hidden"]
+    for selector in ("@last", "tag:demo", "group:g", "recipe:digits-trades", "seed=0", "not name=x", "archived = off"):
+        assert ids(home, selector) == ["aaaa"]
+        assert "hidden" in [row.id for row in select.resolve(home, [selector], archived=True)] or "off" in selector
+    assert ids(home, "tags=own") == []
+    with pytest.raises(UsageError, match="no run has the tag 'own'"):
+        ids(home, "tag:own")
+    assert [row.id for row in select.some(home, ["tag:own"], archived=True)] == ["hidden"]
+
+
 def test_many_candidates_are_cut_short(tmp_path: Path) -> None:
     home = Home(tmp_path)
     for index in range(12):

@@ -31,7 +31,9 @@ COMMANDS = {
     "compare": ("compare", "Baselines beside their +TRAIN twins."),
     "stop": ("stop", "Stop runs; they write a checkpoint first."),
     "resume": ("resume", "Go on with stopped, failed or lost runs."),
+    "retry": ("retry", "Begin ended runs anew; what they have is kept."),
     "rm": ("rm", "Delete runs."),
+    "archive": ("archive", "Hide runs from lists, or bring them back."),
     "tag": ("tag", "Put tags on runs, or take them off."),
     "note": ("note", "Write a note on a run."),
     "eval": ("evaluate", "Evaluate a checkpoint again."),
@@ -40,6 +42,7 @@ COMMANDS = {
     "reindex": ("reindex", "Rebuild the index from the run folders."),
     "doctor": ("doctor", "Check this machine."),
     "tui": ("tui", "Open the dashboard."),
+    "serve": ("serve", "The dashboard in a browser."),
 }
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 

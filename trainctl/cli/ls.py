@@ -10,7 +10,7 @@ import typer
 
 from trainctl.cli.common import HomeOption, JsonOption, console, note
 from trainctl.errors import UsageError
-from trainctl.home import find_home
+from trainctl.home import Home, find_home
 from trainctl.registry import ingest, query
 from trainctl.registry.query import RunRow
 
@@ -31,6 +31,7 @@ def ls(
     ] = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = NEWEST,
     everything: Annotated[bool, typer.Option("--all", "-a", help="All runs.")] = False,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived runs too.")] = False,
     sort: Annotated[
         str,
         typer.Option("--sort", metavar="KEY", show_default=False, help="By a key or metric; -KEY: the largest first."),
@@ -40,28 +41,40 @@ def ls(
 ) -> None:
     """List runs: the newest, or those that are named. --json prints all of them, the oldest first."""
     place = find_home(home)
+    hidden = 0
     if runs:
         from trainctl.registry import select
 
-        rows = select.resolve(place, runs)
+        rows = select.resolve(place, runs, archived=archived)
+        total = len(rows)
     else:
         ingest.refresh(place)
-        few = not (sort or everything or as_json)
-        rows = query.runs(place, newest=number if few else -1)
-    total = len(rows) if runs else query.count(place)
+        every, few = query.count(place), not (sort or everything or as_json)
+        rows, total = _newest(place, number if few else every, archived)
+        hidden = every - total
     if sort:
         rows = sort_rows(rows, sort)
     if as_json:
         _print_json(rows)
         return
-    if not rows:
-        note("no run fits" if runs else "no runs yet; start one with `trainctl run RECIPE`")
-        return
     shown = rows if sort else rows[::-1]
     shown = shown if everything else shown[:number]
-    _print(shown)
+    if rows:
+        _print(shown)
+    elif runs or not hidden:
+        note("no run fits" if runs else "no runs yet; start one with `trainctl run RECIPE`")
     if len(shown) < total:
         note(f"… and {total - len(shown)} more; --all shows all {total}")
+    if hidden:
+        note(f"{hidden} archived run(s) are hidden; --archived shows them")
+
+
+def _newest(home: Home, number: int, archived: bool) -> tuple[list[RunRow], int]:
+    """The newest runs, oldest first, and how many there are; those that are archived only with `archived`."""
+    from trainctl.registry.window import Table, View
+
+    found = Table(home).window(View(archived=archived), 0, number)
+    return [row for row in reversed(found.shown) if isinstance(row, RunRow)], found.total
 
 
 def sort_rows(rows: list[RunRow], key: str) -> list[RunRow]:

@@ -7,10 +7,7 @@ from typing import Annotated
 import typer
 
 from trainctl.cli.common import HomeOption, printable
-from trainctl.errors import UsageError
 from trainctl.home import find_home
-
-LONGEST = 10_000
 
 
 def note(
@@ -22,15 +19,14 @@ def note(
     home: HomeOption = None,
 ) -> None:
     """Write a note on a run, or print it."""
+    from trainctl.registry import labels
     from trainctl.registry.select import some
 
-    if text is not None and len(text) > LONGEST:
-        raise UsageError(f"the note has {len(text)} characters, more than {LONGEST}")
+    if text is not None:
+        labels.check_note(text)
     place = find_home(home)
     for row in some(place, [run]):
-        folder = place.run(row.id)
-        labels = folder.json("labels.json")
         if text is None:
-            print(printable(f"{row.name}: {labels['note']}" if labels.get("note") else f"{row.name}: no note"))
+            print(printable(f"{row.name}: {labels.read(place.run(row.id)).note or 'no note'}"))
         else:
-            folder.write_json("labels.json", {**labels, "note": text})
+            labels.change(place.run(row.id), note=text)

@@ -26,7 +26,7 @@ def rm(
 
     place = find_home(home)
     rows = some(place, runs)
-    at_work = [row for row in rows if place.run(row.id).status() in ("starting", "running", "stopping")]
+    at_work = [row for row in rows if place.run(row.id).status() in folders.AT_WORK]
     if at_work and not force:
         names = ", ".join(row.name for row in at_work[:SHOWN])
         raise UsageError(f"at work: {names}", "stop them first with `trainctl stop`, or delete with --force")

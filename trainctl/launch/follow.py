@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.events import METRICS, number, read
+from engine.events import read
 from engine.rundir import FINAL, RunDir
+from trainctl.registry.plain import real
+from trainctl.registry.progress import Progress
+
+__all__ = ["Follower", "Progress", "Tail"]
 
 CHUNK = 1 << 22  # bytes read at once: a long log is folded in pieces
 PATIENCE = 3.0  # seconds
-WINDOW = 3  # epochs whose mean length the rest is reckoned with
 
 
 class Tail:
@@ -46,78 +48,6 @@ class Tail:
                 return again, events
         except OSError:
             return False, []
-
-
-@dataclass
-class Progress:
-    """Where a run stands, as its events tell. Times are unix seconds, accuracies percent."""
-
-    stage: str = ""
-    epoch: int = 0  # epochs done in this stage
-    epochs: int = 0
-    steps_per_epoch: int = 0
-    into_epoch: float = 0.0  # share of the epoch at work, in [0, 1)
-    latest: dict[str, float] = field(default_factory=dict)  # the newest value of each metric of steps and epochs
-    evals: dict[str, dict[str, float]] = field(default_factory=dict)  # by checkpoint, by metric
-    seconds: list[float] = field(default_factory=list)  # length of each epoch
-    t: float = 0.0  # of the newest event
-    epoch_began: float = 0.0
-    reason: str = ""
-
-    def fold(self, event: dict[str, Any]) -> None:
-        """Take one event in; what it lacks or has of a wrong type is passed over."""
-        t = number(event.get("t"))
-        self.t = t if t is not None else self.t
-        kind = event["event"]
-        if kind == "start":
-            self.epochs = _whole(event.get("epochs"))
-            self.steps_per_epoch = _whole(event.get("steps_per_epoch"))
-        elif kind == "stage":
-            self.stage, self.epoch, self.into_epoch, self.epoch_began = str(event.get("stage", "")), 0, 0.0, self.t
-            self.seconds.clear()
-        elif kind == "step":
-            self._measure(event)
-            if self.steps_per_epoch:
-                self.into_epoch = _whole(event.get("step")) % self.steps_per_epoch / self.steps_per_epoch
-        elif kind == "epoch":
-            self._measure(event)
-            self.epoch, self.into_epoch, self.epoch_began = _whole(event.get("epoch")), 0.0, self.t
-            self.epochs = _whole(event.get("epochs")) or self.epochs
-            self.seconds.append(number(event.get("seconds")) or 0.0)
-        elif kind == "eval":
-            value = number(event.get("value"))
-            if value is not None:
-                self.evals.setdefault(str(event.get("checkpoint", "")), {})[str(event.get("metric", ""))] = value
-        elif kind == "end":
-            self.reason = str(event.get("reason") or "")
-
-    def _measure(self, event: dict[str, Any]) -> None:
-        for name, value in event.items():
-            if name not in ("t", "event", "step", "epoch", "epochs") and (found := number(value)) is not None:
-                self.latest[name] = found
-
-    @property
-    def share(self) -> float:
-        """Share of the epochs that is done, in [0, 1]."""
-        return min(1.0, (self.epoch + self.into_epoch) / self.epochs) if self.epochs else 0.0
-
-    def eta(self) -> float | None:
-        """Seconds to the end of training, reckoned with the last epochs; None while nothing is known."""
-        if self.stage not in ("train", "pretrain") or not self.epochs:
-            return None
-        recent = self.seconds[-WINDOW:]
-        if recent:
-            per_epoch = sum(recent) / len(recent)
-        elif self.into_epoch and self.t > self.epoch_began:
-            per_epoch = (self.t - self.epoch_began) / self.into_epoch
-        else:
-            return None
-        return max(0.0, self.epochs - self.epoch - self.into_epoch) * per_epoch
-
-    def results(self) -> dict[str, float]:
-        """The numbers of checkpoint `best`, or else `last`, in the order of the tables."""
-        found = self.evals.get("best") or self.evals.get("last") or {}
-        return {name: found[name] for name in METRICS if name in found}
 
 
 class Follower:
@@ -156,7 +86,7 @@ class Follower:
             self.progress = Progress()
         for event in events:
             self.progress.fold(event)
-        fresh = [event for event in events if not again or (number(event.get("t")) or 0.0) > self._told]
+        fresh = [event for event in events if not again or (real(event.get("t")) or 0.0) > self._told]
         self._told = max(self._told, self.progress.t)
         return fresh
 
@@ -164,8 +94,3 @@ class Follower:
         """Why the run ended as it did, with what to do if that is known."""
         ended = self.run.json("exit.json")
         return "; ".join(str(ended[key]) for key in ("reason", "hint") if ended.get(key))
-
-
-def _whole(value: Any) -> int:
-    found = number(value)
-    return int(found) if found is not None and abs(found) < 1e15 else 0

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine import events
-from trainctl.registry.plain import integer, real, text
+from trainctl.registry.plain import finite, integer, real, text
+from trainctl.registry.progress import Progress, metrics
 
 CHUNK = 1 << 22
 TAIL = 64
-_KEYS = frozenset({"t", "event", "step", "epoch", "epochs"})
 
 
 @dataclass
 class Cursor:
-    """Where reading stands. `seen` holds what is no point: started, device, epochs, epoch, latest."""
+    """Where reading stands. `seen` holds what is no point: started, device, epochs, epoch, latest, progress."""
 
     inode: int = 0
     offset: int = 0
@@ -88,14 +88,17 @@ def _whole_lines(file: BinaryIO, offset: int) -> Iterator[tuple[bytes, int]]:
 def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, Any]], seen: dict[str, Any]) -> None:
     points: list[tuple[object, ...]] = []
     evals: list[tuple[object, ...]] = []
+    progress = Progress(**seen.get("progress", {}))
     for event in found:
         kind, epoch = event["event"], integer(event.get("epoch"))
+        values = metrics(event) if kind in ("step", "epoch") else {}
+        progress.fold(event, values)
         if kind in ("step", "epoch"):
-            step, values = integer(event.get("step")), _values(event)
+            step = integer(event.get("step"))
             if event.get("stage", "train") != "train":  # M alone is trained first: its epochs and steps count anew
                 kind = f"{text(event['stage'])}-{kind}"
             elif kind == "epoch" and epoch is not None:
-                seen["epoch"], seen["latest"] = epoch, {name: _finite(value) for name, value in values.items()}
+                seen["epoch"], seen["latest"] = epoch, {name: finite(value) for name, value in values.items()}
             key, t = epoch if step is None else step, real(event.get("t"))
             if key is not None:
                 points.extend((run, kind, name, key, epoch, t, value) for name, value in values.items())
@@ -104,14 +107,9 @@ def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, A
         elif kind == "start" and "started" not in seen:
             seen["started"], seen["device"] = real(event.get("t")), text(event.get("device"))
             seen["epochs"] = integer(event.get("epochs"))
+    seen["progress"] = vars(progress)
     connection.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", points)
     connection.executemany("INSERT OR REPLACE INTO evals VALUES (?, ?, ?, ?, ?, ?)", evals)
-
-
-def _values(event: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a step or epoch event."""
-    values = {text(key): real(value) for key, value in event.items() if key not in _KEYS}
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def _evaluation(run: str, event: dict[str, Any]) -> tuple[object, ...]:
@@ -122,7 +120,3 @@ def _evaluation(run: str, event: dict[str, Any]) -> tuple[object, ...]:
     metric, checkpoint = text(event.get("metric")), text(event.get("checkpoint"))
     value, n = real(event.get("value")), integer(event.get("n"))
     return run, checkpoint, metric, value, n, json.dumps(settings)
-
-
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 _OPERATORS = ("=", "!=", "<", ">", "<=", ">=", "~")
 _WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 _TIMES = ("created", "started", "finished")
+_TABLES = ("metrics", "threats")  # of a run, which no value can be compared with
 _DEEPEST = 50
 
 
@@ -44,6 +45,14 @@ class Fields:
     def get(self, name: str) -> Any:
         """The value, or None."""
         return self.settings.get(name) if "." in name else self.own.get(name)
+
+
+def asked(run: Mapping[str, Any], settings: dict[str, Any]) -> Fields:
+    """What a filter can ask of a run, given by the fields of its RunRow, and of its recipe with dotted keys."""
+    own = {**run["metrics"], **run}
+    for name in _TABLES:
+        del own[name]
+    return Fields(own, settings)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def parse(text: str) -> Condition:
 
 def check_fields(condition: Condition, tables: Iterable[Fields]) -> None:
     """UsageError if a field of the filter is no key, no metric, and in no recipe."""
-    known = {name for name in RunRow.__dataclass_fields__ if name not in ("metrics", "threats")} | set(METRICS)
+    known = {name for name in RunRow.__dataclass_fields__ if name not in _TABLES} | set(METRICS)
     for table in tables:
         known.update(table.own, table.settings)
     unknown = [name for name in condition.fields if name not in known]

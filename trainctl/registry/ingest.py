@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from engine.rundir import FINAL, RunDir
 from trainctl.home import Home
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
-from trainctl.registry.plain import dotted, integer, rank, real, table, text
+from trainctl.registry.plain import dotted, finite, integer, rank, real, table, text
 from trainctl.registry.readings import reading
 from trainctl.registry.threats import Threat, threat
 
@@ -36,7 +37,6 @@ class _Known:
     """What the index knows of a run."""
 
     signature: str
-    final: bool
     status: str
 
 
@@ -64,7 +64,7 @@ def rebuild(home: Home) -> int:
         with contextlib.suppress(IsADirectoryError):
             schema.delete(home)
         _mended(home, lambda connection: _bring_up(connection, home, None))
-    return sum(1 for _ in _signatures(str(home.runs)))
+    return sum(1 for _ in signatures(home))
 
 
 def replace_damaged(home: Home) -> None:
@@ -89,20 +89,21 @@ def _mended(home: Home, work: Callable[[sqlite3.Connection], None]) -> None:
 
 
 def _bring_up(connection: sqlite3.Connection, home: Home, runs: Iterable[str] | None) -> None:
-    query = "SELECT run, signature, final, status FROM cursors JOIN runs ON id = run"
-    known = {run: _Known(*rest) for run, *rest in connection.execute(query)}
-    found = dict(_signatures(str(home.runs)))
-    if runs is not None:
-        wanted = set(runs)
-        known = {run: before for run, before in known.items() if run in wanted}
-        found = {run: signature for run, signature in found.items() if run in wanted}
+    query, wanted = "SELECT run, signature, status FROM cursors", None
+    # A new index, also one in place of a damaged one, is to know all runs.
+    if runs is not None and connection.execute("SELECT 1 FROM cursors LIMIT 1").fetchone():
+        wanted = list(runs)
+        query += " WHERE run IN (SELECT value FROM json_each(?))"
+    rows = connection.execute(query, () if wanted is None else (json.dumps(wanted),))
+    known = {run: _Known(*rest) for run, *rest in rows}
+    found = dict(signatures(home, wanted))
     for gone in known.keys() - found.keys():
         with _transaction(connection):
             _remove(connection, gone)
     for run, signature in found.items():
         before = known.get(run)
         unchanged = before is not None and before.signature == signature
-        if before is None or not unchanged or not (before.final or before.status == _status(home.run(run))):
+        if before is None or not unchanged or not (before.status in FINAL or before.status == status_of(home.run(run))):
             with _transaction(connection):
                 _update(connection, home.run(run), signature)
 
@@ -125,32 +126,39 @@ def _remove(connection: sqlite3.Connection, run: str) -> None:
     connection.execute("DELETE FROM cursors WHERE run = ?", (run,))
 
 
-def _signatures(folder: str) -> Iterator[tuple[str, str]]:
+def signatures(home: Home, runs: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
     """Each run's id with what changes whenever one of its watched files does: all but events.jsonl are replaced whole.
 
-    In strings, since a thousand runs are looked at for every `trainctl ls`, and pathlib takes three times as long.
+    All runs in the order of their ids, or those of `runs` that are there. In strings and from within the folder, since
+    thousands of runs are looked at for every `trainctl ls`, and whole paths take twice as long.
     """
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208
-    except FileNotFoundError:
+        folder = os.open(home.runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
         return
-    for run in names:
-        if not run.isprintable() or run.startswith("."):
-            continue
-        parts = []
-        for name in _WATCHED:
-            try:
-                found = os.stat(f"{folder}/{run}/{name}")  # noqa: PTH116
-                parts.append(f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}")
-            except OSError:
-                if name == "run.json":  # not a run, or not yet
-                    break
-                parts.append("-")
-        else:
-            yield run, " ".join(parts)
+    try:
+        for run in sorted(os.listdir(folder)) if runs is None else runs:  # noqa: PTH208
+            if run.isprintable() and not run.startswith(".") and (signature := _signature(folder, run)):
+                yield run, signature
+    finally:
+        os.close(folder)
 
 
-def _status(folder: RunDir) -> str:
+def _signature(folder: int, run: str) -> str:
+    parts = []
+    for name in _WATCHED:
+        try:
+            found = os.stat(f"{run}/{name}", dir_fd=folder)
+            parts.append(f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}")
+        except OSError:
+            if name == "run.json":  # not a run, or not yet
+                return ""
+            parts.append("-")
+    return " ".join(parts)
+
+
+def status_of(folder: RunDir) -> str:
+    """The run's status, also where its files name no process that could be."""
     try:
         return folder.status()
     except (OverflowError, ValueError):  # a pid beyond any process table
@@ -165,14 +173,27 @@ def _update(connection: sqlite3.Connection, folder: RunDir, signature: str) -> N
     if stored:
         inode, offset, tail, seen = stored
         cursor = Cursor(inode, offset, tail, json.loads(seen))
-    status = _status(folder)
+    status, read = status_of(folder), (cursor.inode, cursor.offset, cursor.tail)
     cursor = follow(connection, folder.id, folder.events, cursor)
     row = _row(connection, folder, cursor.seen, status)
     names = ", ".join(f'"{name}"' for name in row)
-    marks = ", ".join("?" * len(row))
-    connection.execute(f"INSERT OR REPLACE INTO runs ({names}) VALUES ({marks})", list(row.values()))
-    state = (folder.id, cursor.inode, cursor.offset, cursor.tail, signature, status in FINAL, json.dumps(cursor.seen))
+    before = connection.execute(f"SELECT {names} FROM runs WHERE id = ?", (folder.id,)).fetchone()
+    # A heartbeat alone is no news.
+    if before != tuple(row.values()) or read != (cursor.inode, cursor.offset, cursor.tail):
+        marks = ", ".join("?" * len(row))
+        values = [_stamp(connection), *row.values()]
+        connection.execute(f"INSERT OR REPLACE INTO runs (rowid, {names}) VALUES (?, {marks})", values)
+    state = (folder.id, cursor.inode, cursor.offset, cursor.tail, signature, status, json.dumps(cursor.seen))
     connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?, ?, ?)", state)
+
+
+def _stamp(connection: sqlite3.Connection) -> int:
+    """A rowid that no row of `runs` ever had, also not one that is gone: so a rowid stands for what its row says.
+
+    Whoever remembers something about a row by its rowid need only look at the larger ones.
+    """
+    newest = connection.execute("SELECT max(rowid) FROM runs").fetchone()[0]
+    return max(time.time_ns(), (newest or 0) + 1)
 
 
 def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], status: str) -> dict[str, object]:
@@ -207,6 +228,7 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
         "note": text(labels.get("note")),
         "settings": json.dumps(settings, default=str),
         "threats": json.dumps(measured),
+        "archived": labels.get("archived") is True,
     }
 
 
@@ -231,7 +253,7 @@ def _metrics(
     query = "SELECT checkpoint, metric, value, n, settings FROM evals WHERE run = ?"
     rows = sorted(connection.execute(query, (run,)), key=lambda row: rank(row[1]))
     for checkpoint, metric, value, n, settings in rows:
-        evals.setdefault(checkpoint, {})[metric] = value
+        evals.setdefault(checkpoint, {})[metric] = finite(value)  # SQLite's JSON has no infinity either
         if value is not None:
             about = threat({**json.loads(settings), "n": n, "checkpoint": checkpoint})
             threats.setdefault(checkpoint, {})[metric] = about

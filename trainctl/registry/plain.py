@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from engine import events
@@ -27,6 +28,11 @@ def real(value: Any) -> float | None:
         return events.number(value)
     except OverflowError:
         return None
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None for NaN and infinity, which JSON lacks."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def rank(metric: str) -> tuple[int, str]:

@@ -7,15 +7,19 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+from engine.rundir import FINAL, STATUSES
 from trainctl.home import Home
 from trainctl.registry import ingest, schema
 from trainctl.registry.plain import rank
+from trainctl.registry.progress import Progress
 from trainctl.registry.threats import Threat
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class RunRow:
     seconds_per_epoch: float | None
     threats: dict[str, Threat]
     """What each metric was measured under (`threats.KEYS`); empty for numbers of an epoch."""
+    archived: bool
 
     def json(self) -> dict[str, Any]:
         """The object of `ls --json`; JSON has no infinity, so it becomes null as NaN does."""
@@ -76,6 +81,11 @@ class Evaluation:
     settings: dict[str, Any]
 
 
+# One value that is a list in JSON, so that SQLite's limit on the number of values does not matter.
+AMONG = "IN (SELECT value FROM json_each(?))"
+_UNFINISHED = str(tuple(sorted(set(STATUSES) - FINAL)))
+COLUMNS = tuple(name for name in RunRow.__dataclass_fields__ if name not in ("metrics", "threats"))
+"""What a run says of itself besides its numbers, by name."""
 # With the table's name before it SQLite cannot take a missing column for a string.
 _COLUMNS = ", ".join(f'runs."{name}"' for name in RunRow.__dataclass_fields__)
 
@@ -85,9 +95,16 @@ def runs(home: Home, ids: Iterable[str] | None = None, *, newest: int = -1) -> l
 
     The index is taken as it is: `ingest.refresh` brings it up to date.
     """
-    rows = _select(home, f"SELECT {_COLUMNS} FROM runs ORDER BY created DESC, id DESC LIMIT ?", (newest,))
-    wanted = None if ids is None else set(ids)
-    return [_run(row) for row in reversed(rows) if wanted is None or row[0] in wanted]
+    where, values = ("", ()) if ids is None else (f"WHERE id {AMONG}", (json.dumps(list(ids)),))
+    question = f"SELECT {_COLUMNS} FROM runs {where} ORDER BY created DESC, id DESC LIMIT ?"
+    rows = _select(home, question, (*values, newest))
+    return [_run(row) for row in reversed(rows)]
+
+
+def unfinished(home: Home) -> list[RunRow]:
+    """The runs that wait or are at work, in the order in which the scheduler takes them."""
+    question = f"SELECT {_COLUMNS} FROM runs WHERE NOT status {AMONG} ORDER BY ifnull(created, 0), id"
+    return [_run(row) for row in _select(home, question, (json.dumps(sorted(FINAL)),))]
 
 
 def count(home: Home) -> int:
@@ -95,9 +112,47 @@ def count(home: Home) -> int:
     return sum(number for (number,) in _select(home, "SELECT count(*) FROM runs"))
 
 
+def stamp(home: Home) -> tuple[int, int] | None:
+    """Another value after every change of the index; None if there is none, or it must be migrated first.
+
+    It is the number of runs and the largest rowid, which no change leaves as they are (see `ingest`).
+    """
+
+    def read(connection: sqlite3.Connection) -> tuple[int, int] | None:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != schema.VERSION:
+            return None
+        return stamp_of(connection)
+
+    return ask(home, read)
+
+
+def stamp_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """`stamp` within a transaction."""
+    count, newest = connection.execute("SELECT count(*), max(rowid) FROM runs").fetchone()
+    return count, newest or 0
+
+
+def watched(home: Home) -> dict[str, str]:
+    """What the folders of runs that have not ended looked like when they were read (`ingest.signatures`), by id."""
+    question = f"""SELECT id, signature FROM runs JOIN cursors ON run = id
+        WHERE archived IN (0, 1) AND runs.status IN {_UNFINISHED}"""
+    return dict(_select(home, question))
+
+
+def among(home: Home, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that are runs in the index."""
+    return {run for (run,) in _select(home, f"SELECT id FROM runs WHERE id {AMONG}", (json.dumps(list(ids)),))}
+
+
 def settings(home: Home) -> dict[str, dict[str, Any]]:
     """The recipe of every run with dotted keys, by id."""
     return {run: json.loads(text) for run, text in _select(home, "SELECT id, settings FROM runs")}
+
+
+def progress(home: Home, ids: Iterable[str]) -> dict[str, Progress]:
+    """Where each of the runs of `ids` stands, as far as the index has read its events."""
+    rows = _select(home, f"SELECT run, seen FROM cursors WHERE run {AMONG}", (json.dumps(list(ids)),))
+    return {run: Progress(**json.loads(seen).get("progress", {})) for run, seen in rows}
 
 
 def points(home: Home, run: str, metric: str, kind: str = "epoch") -> list[Point]:
@@ -126,28 +181,40 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in values.items()}
 
 
-def _run(row: tuple[Any, ...]) -> RunRow:
+def _run(row: Sequence[Any]) -> RunRow:
+    return RunRow(**_fields(row))
+
+
+def _fields(row: Sequence[Any]) -> dict[str, Any]:
+    """The fields of a RunRow from a row of `_COLUMNS`."""
     fields = dict(zip(RunRow.__dataclass_fields__, row, strict=True))
     fields["metrics"] = json.loads(fields["metrics"])
-    fields["threats"] = json.loads(fields["threats"])
+    fields["threats"] = json.loads(fields["threats"]) if fields["threats"] != "{}" else {}
     fields["tags"] = tuple(json.loads(fields["tags"])) if fields["tags"] != "[]" else ()
-    fields["topology"] = bool(fields["topology"])
-    return RunRow(**fields)
+    fields["topology"], fields["archived"] = bool(fields["topology"]), bool(fields["archived"])
+    return fields
 
 
-def _select(home: Home, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-    """Rows of a query; a damaged index is built again, once. Raises MachineError if it cannot be read."""
+def ask(home: Home, read: Callable[[sqlite3.Connection], T]) -> T | None:
+    """What `read` finds in the index, or None if there is none; a damaged one is built again, once.
+
+    Raises MachineError if it cannot be read.
+    """
     if not home.index.exists():
-        return []
+        return None
     for attempt in (1, 2):
         try:
             with contextlib.closing(_connect(home)) as connection:
-                return connection.execute(query, values).fetchall()
+                return read(connection)
         except sqlite3.Error as error:
             if attempt == 2 or not schema.is_damage(error):
                 raise schema.unreadable(home, str(error)) from None
             ingest.replace_damaged(home)
-    return []
+    return None
+
+
+def _select(home: Home, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    return ask(home, lambda connection: connection.execute(query, values).fetchall()) or []
 
 
 def _connect(home: Home) -> sqlite3.Connection:

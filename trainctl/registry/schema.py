@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from trainctl.errors import MachineError
 from trainctl.home import Home
 
-VERSION = 3
-"""Number of migrations; kept in PRAGMA user_version, so that opening the index costs no further look."""
+VERSION = 4
+"""Number of migrations; kept in PRAGMA user_version, so that opening the index costs no further look. One that changes
+what a column or a cursor holds empties the index, too."""
 
 # Primary codes of SQLite that mean "this is not the index that it should be", and not "try later" or "disk full".
 _DAMAGE = {
@@ -123,6 +124,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations(name="points")(_create_points)
     migrations(name="threats")(_add_threats)
     migrations(name="readings")(_add_readings)
+    migrations(name="archive")(_add_archive)
     migrations.apply(Database(connection))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -170,6 +172,16 @@ def _add_readings(db: object) -> None:
     """What of a run is our reading of its methods."""
     _empty(db)
     db["runs"].add_column("our_reading", str)  # type: ignore[index]
+
+
+def _add_archive(db: object) -> None:
+    """Which runs are archived, and the progress of each in its cursor; a cursor tells the status without its run."""
+    _empty(db)
+    db["runs"].add_column("archived", bool)  # type: ignore[index]
+    db["cursors"].transform(rename={"final": "status"}, types={"final": str})  # type: ignore[index]
+    # What the list of 10 000 runs asks for at each look, without reading the rows.
+    db["runs"].create_index(["archived", "created", "id"])  # type: ignore[index]
+    db["runs"].create_index(["archived", "status", "id"])  # type: ignore[index]
 
 
 def _empty(db: object) -> None:

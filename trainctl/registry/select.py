@@ -6,14 +6,15 @@
     tag:x recipe:x group:x   all runs with that
     natural>80 and seed=3    a filter; see trainctl.registry.filters
 
-Several RUNs mean all runs that any of them means.
+Several RUNs mean all runs that any of them means. An archived run is meant by its id, the beginning of that, or its
+name, and by a filter that asks for the field `archived`; by nothing else.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from trainctl.errors import UsageError
 from trainctl.home import Home
@@ -23,25 +24,57 @@ from trainctl.registry.query import RunRow
 _PREFIXES = ("tag", "recipe", "group")
 
 
-def resolve(home: Home, selectors: Iterable[str]) -> list[RunRow]:
+class Named(Protocol):
+    """A run as it can be meant without a filter."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which several may share."""
+
+    @property
+    def recipe(self) -> str:
+        """The name of its recipe."""
+
+    @property
+    def group(self) -> str:
+        """What it shares with its repetitions under other seeds."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its tags."""
+
+    @property
+    def archived(self) -> bool:
+        """True if only an id or a name mean it."""
+
+
+R = TypeVar("R", bound=Named)
+
+
+def resolve(home: Home, selectors: Iterable[str], *, archived: bool = False) -> list[RunRow]:
     """The runs that any of `selectors` means, each once, oldest first; the index is brought up to date before.
 
     No selectors mean no runs. A filter that fits no run means none; any other selector without a run is a
-    UsageError, as are an ambiguous beginning and a filter that cannot be read.
+    UsageError, as are an ambiguous beginning and a filter that cannot be read. With `archived`, every selector
+    means archived runs too.
     """
     selectors = list(selectors)
     if not selectors:
         return []
     ingest.refresh(home)
     rows = query.runs(home)
-    chosen = {row.id for selector in selectors for row in _select(home, rows, selector.strip())}
+    chosen = {row.id for selector in selectors for row in _select(home, rows, selector.strip(), archived)}
     return [row for row in rows if row.id in chosen]
 
 
-def some(home: Home, selectors: Iterable[str]) -> list[RunRow]:
+def some(home: Home, selectors: Iterable[str], *, archived: bool = False) -> list[RunRow]:
     """As `resolve`, but UsageError if no run fits."""
     selectors = list(selectors)
-    rows = resolve(home, selectors)
+    rows = resolve(home, selectors, archived=archived)
     if not rows:
         raise UsageError(f"no run fits {' '.join(selectors)}", "`trainctl ls` lists all runs")
     return rows
@@ -55,30 +88,37 @@ def one(home: Home, selector: str) -> RunRow:
     return rows[0]
 
 
-def _select(home: Home, rows: list[RunRow], selector: str) -> list[RunRow]:
+def _select(home: Home, rows: list[RunRow], selector: str, archived: bool) -> list[RunRow]:
+    found = named(rows, selector, archived)
+    return _filter(home, rows, selector, archived) if found is None else found
+
+
+def named(rows: Sequence[R], selector: str, archived: bool) -> list[R] | None:
+    """The runs that `selector` means among `rows`, oldest first, or None if it is a filter; UsageError as `resolve`."""
+    listed = [row for row in rows if archived or not row.archived]
     if not selector:
         raise UsageError("an empty RUN", "give an id, a name, @last, tag:…, recipe:…, group:… or a filter")
     if selector == "@last":
-        return _last(rows)
+        return _last(listed)
     prefix, colon, value = selector.partition(":")
     if colon and prefix in _PREFIXES:
-        return _by_prefix(rows, prefix, value)
+        return _by_prefix(listed, prefix, value)
     exact = [row for row in rows if row.id == selector] or [row for row in rows if row.name == selector]
     if exact:
         return exact
     if filters.looks_like(selector):
-        return _filter(home, rows, selector)
+        return None
     return _by_beginning(rows, selector)
 
 
-def _last(rows: list[RunRow]) -> list[RunRow]:
+def _last(rows: list[R]) -> list[R]:
     if not rows:
         raise UsageError("@last: there are no runs yet", "start one with `trainctl run`")
     return rows[-1:]
 
 
-def _by_prefix(rows: list[RunRow], prefix: str, value: str) -> list[RunRow]:
-    def values(row: RunRow) -> tuple[str, ...]:
+def _by_prefix(rows: list[R], prefix: str, value: str) -> list[R]:
+    def values(row: R) -> tuple[str, ...]:
         return row.tags if prefix == "tag" else (str(getattr(row, prefix)),)
 
     found = [row for row in rows if value in values(row)]
@@ -90,7 +130,7 @@ def _by_prefix(rows: list[RunRow], prefix: str, value: str) -> list[RunRow]:
     return found
 
 
-def _by_beginning(rows: list[RunRow], selector: str) -> list[RunRow]:
+def _by_beginning(rows: Sequence[R], selector: str) -> list[R]:
     found = [row for row in rows if row.id.startswith(selector)]
     if len(found) > 1:
         raise UsageError(f"{selector!r} is the beginning of {len(found)} ids", "it may be " + _listed(found))
@@ -101,15 +141,16 @@ def _by_beginning(rows: list[RunRow], selector: str) -> list[RunRow]:
     return found
 
 
-def _filter(home: Home, rows: list[RunRow], selector: str) -> list[RunRow]:
+def _filter(home: Home, rows: list[RunRow], selector: str, archived: bool) -> list[RunRow]:
     condition = filters.parse(selector)
+    rows = [row for row in rows if archived or not row.archived or "archived" in condition.fields]
     dotted = query.settings(home) if any("." in name for name in condition.fields) else {}
-    tables = [filters.Fields({**row.metrics, **vars(row)}, dotted.get(row.id, {})) for row in rows]
+    tables = [filters.asked(vars(row), dotted.get(row.id, {})) for row in rows]
     filters.check_fields(condition, tables)
     return [row for row, table in zip(rows, tables, strict=True) if condition.holds(table)]
 
 
-def _listed(rows: list[RunRow]) -> str:
+def _listed(rows: Sequence[Named]) -> str:
     shown = ", ".join(f"{row.id} ({row.name})" for row in rows[:10])
     return shown + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
 
