@@ -37,6 +37,16 @@ def made(folder: Path) -> Home:
     return home
 
 
+def crowd(home: Home, number: int) -> Home:
+    """So many queued runs, the newest called q(number-1): folders with as little in them as a run can have."""
+    for n in range(number):
+        folder = home.create().run(f"q{n:04}")
+        folder.path.mkdir()
+        about = {"id": folder.id, "name": f"crowd-s{n}", "recipe": "crowd", "seed": n, "created": 1000.0 + n}
+        folder.write_json("run.json", {**about, "group": "crowd", "pair": "crowd"})
+    return home
+
+
 async def until(pilot: Pilot[None], condition: Callable[[], bool], timeout: float = 15.0) -> None:
     """Wait for something to show."""
     for _ in range(int(timeout / 0.05)):
@@ -58,8 +68,7 @@ def table(pilot: Pilot[None]) -> RunsTable:
 
 def lines(pilot: Pilot[None]) -> dict[str, list[str]]:
     """The cells of the table by run."""
-    shown = table(pilot)
-    return {str(key.value): [str(cell).strip() for cell in shown.get_row(key)] for key in shown.rows}
+    return table(pilot).written()
 
 
 class Watched(Dashboard):

@@ -15,11 +15,13 @@ from folders import append, make_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from trainctl.cli.app import _run
-from trainctl.cli.plot import histories, plot
+from trainctl.cli.plot import plot
+from trainctl.compare.histories import histories
 from trainctl.errors import MachineError, UsageError
 from trainctl.home import Home
 from trainctl.plot import curves, looks
 from trainctl.plot.series import History, default_metrics, difference, groups, summarize, twins
+from trainctl.registry import select
 
 ROOT = Path(__file__).parent.parent
 
@@ -196,7 +198,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_histories_hold_the_values_of_each_epoch(home: Home) -> None:
     append(home.run("base0"), [("epoch", {"epoch": 4, "step": 40, "stage": "train", "loss": math.nan})], 2000.0)
-    found = histories(home, ["base0", "train1"])
+    found = histories(home, select.resolve(home, ["base0", "train1"]))
     assert [(run.name, run.topology, run.seed) for run in found] == [
         ("digits-trades-s0", False, 0), ("digits-trades+train-s1", True, 1),
     ]  # fmt: skip

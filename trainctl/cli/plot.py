@@ -15,7 +15,6 @@ from trainctl.home import Home, find_home
 
 if TYPE_CHECKING:
     from engine.rundir import RunDir
-    from trainctl.plot.series import History
     from trainctl.plot.topology import Scored
     from trainctl.plot.tsne import Panel
 
@@ -105,48 +104,11 @@ def _check_options(context: typer.Context | None, kind: Kind) -> None:
 
 
 def _curves(home: Home, selectors: list[str], metrics: list[str]) -> Any:
+    from trainctl.compare.histories import histories
     from trainctl.plot import curves
+    from trainctl.registry.select import some
 
-    found = histories(home, selectors)
-    if not found:
-        raise UsageError(f"no run fits {', '.join(selectors)}", "`trainctl ls` lists all runs")
-    return curves.draw(found, metrics)
-
-
-def histories(home: Home, selectors: list[str]) -> list[History]:
-    """What the runs that any of `selectors` means measured in each epoch; UsageError for a bad selector."""
-    from trainctl.plot.series import History
-    from trainctl.registry import query, select
-
-    rows = select.resolve(home, selectors)
-    settings = query.settings(home)
-    return [
-        History(
-            name=row.name,
-            group=row.group or row.id,
-            pair=row.pair or row.id,
-            topology=row.topology,
-            seed=row.seed if row.seed is not None else 0,
-            threat=_threat(settings.get(row.id, {})),
-            values={
-                metric: {
-                    point.epoch: point.value
-                    for point in query.points(home, row.id, metric)
-                    if point.epoch is not None and point.value is not None
-                }
-                for metric in query.metrics(home, row.id)
-            },
-        )
-        for row in rows
-    ]
-
-
-def _threat(settings: dict[str, object]) -> str:
-    """The threat model of the accuracies measured while training; eps 0 stands for the protocol's own."""
-    protocol, eps = settings.get("eval.protocol"), settings.get("eval.eps")
-    if not protocol:
-        return ""
-    return f"l∞, {protocol} protocol" + (f", ε = {eps:g}" if isinstance(eps, (int, float)) and eps else "")
+    return curves.draw(histories(home, some(home, selectors)), metrics)
 
 
 def _tsne(home: Home, selectors: list[str], checkpoint: str, classes: int, per_class: int, inset: bool) -> Any:

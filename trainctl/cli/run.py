@@ -42,17 +42,17 @@ def run(
     them at work.
     """
     from trainctl.cli.attend import Presses, attend, emit_queued
-    from trainctl.cli.tag import check_tag
-    from trainctl.launch import folders, scheduler, slots
+    from trainctl.launch import slots
+    from trainctl.launch.start import start
     from trainctl.recipes.plan import plan
+    from trainctl.registry.labels import check_tag
 
     place = find_home(home)
     plans = plan(recipes, overrides=settings, grid=grid, seeds=seeds, pair=pair, train=train, name=name)
     tags = [check_tag(text) for text in tag]
     plans, share = slots.share_out(plans, jobs)
     with Presses() as presses:  # from here on a Ctrl-C must find the runs in a state it can stop
-        runs = folders.create(place, plans, tags=tags, share=share)
-        scheduler.ensure(place)
+        runs = start(place, plans, tags=tags, share=share)
         if not detach:
             raise typer.Exit(attend(place, runs, presses=presses, as_json=as_json))
     named = [(made, planned.name) for made, planned in zip(runs, plans, strict=True)]

@@ -21,12 +21,11 @@ def differences(baseline: list[Member], train: list[Member]) -> tuple[dict[str, 
     A value is a list where the runs of one side differ among themselves. [topology] is what the pair is about and is
     left out, as is [standard] where only TRAIN uses it.
     """
-    ignored = ("topology.",) if _needs_standard(baseline) else ("topology.", "standard.")
-    left, right = [_facts(side, ignored) for side in (baseline, train)]
+    left, right = [_facts(side) for side in (baseline, train)]
     found = []
     for key in dict.fromkeys([*left, *right]):
         before, after = left.get(key, [None]), right.get(key, [None])
-        if before != after:
+        if before != after and (not key.startswith("standard.") or _needs_standard(baseline)):
             found.append({"key": key, "baseline": _one(before), "train": _one(after)})
     return tuple(found)
 
@@ -52,19 +51,19 @@ def _threats(side: list[Member], metric: str) -> dict[int | None, Threat]:
     return {seed: threat for seed, threat in found.items() if threat is not None}
 
 
-def _facts(side: list[Member], ignored: tuple[str, ...]) -> dict[str, list[Any]]:
+def _facts(side: list[Member]) -> dict[str, list[Any]]:
     """The distinct values of each key over the runs of a side, in an order that does not depend on theirs."""
     found: dict[str, list[Any]] = {}
-    tables = [dict(_of(member, ignored)) for member in side]
+    tables = [dict(_of(member)) for member in side]
     for key in dict.fromkeys(key for table in tables for key in table):
         values = {repr(table.get(key)): table.get(key) for table in tables}
         found[key] = [value for _, value in sorted(values.items())]
     return found
 
 
-def _of(member: Member, ignored: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
+def _of(member: Member) -> Iterable[tuple[str, Any]]:
     for key, value in member.settings.items():
-        if "." in key and key not in _SILENT and not key.startswith(ignored):  # others are words, as the title
+        if "." in key and key not in _SILENT and not key.startswith("topology."):  # others are words, as the title
             yield key, value
     env = member.env
     yield from ((key, env.get(key)) for key in _ENVIRONMENT if key in env)

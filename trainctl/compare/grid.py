@@ -7,8 +7,8 @@ the most common; a number under another one carries a mark, as does everything e
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from engine.events import METRICS
 from trainctl.compare.marks import Notes
@@ -16,6 +16,8 @@ from trainctl.compare.members import SECONDS
 from trainctl.compare.rows import Comparison, Pair, Side
 from trainctl.compare.statistics import Difference, Spread
 from trainctl.registry.threats import Threat, common, deviation, short
+
+_T = TypeVar("_T")
 
 HEADS = {
     "natural": "natural", "pgd10": "PGD-10", "pgd20": "PGD-20", "cw20": "C&W-20", "aa": "AA",
@@ -25,24 +27,32 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as text; `margin` follows a ±. `clear` is "better" or "worse" where an interval excludes zero."""
+    """One number as text; `margin` follows a ±. `clear` is "better" or "worse" where an interval excludes zero.
+
+    `second` is the best but one, where there are three or more.
+    """
 
     value: str = ""
     margin: str = ""
     marks: tuple[int, ...] = ()
     best: bool = False
     clear: str = ""
+    second: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line; `kind` is baseline, train, delta, paper or alone."""
+    """One line; `kind` is baseline, train, delta, paper or alone.
+
+    `entry` says whose it is: the place among the pairs of the comparison and, after them, its runs without a partner.
+    """
 
     kind: str
     label: str
     n: str
     cells: tuple[Cell, ...]
     marks: tuple[int, ...] = ()
+    entry: int = -1
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,11 @@ class Grid:
 def build(comparison: Comparison) -> Grid:
     """Lay out a comparison; pairs come before runs without a partner."""
     notes = Notes()
-    entries: dict[tuple[str, str, str], tuple[list[Pair], list[Side]]] = {}
-    for pair in comparison.pairs:
-        entries.setdefault(_place(pair.baseline), ([], []))[0].append(pair)
-    for side in comparison.alone:
-        entries.setdefault(_place(side), ([], []))[1].append(side)
+    entries: dict[tuple[str, str, str], tuple[_Numbered[Pair], _Numbered[Side]]] = {}
+    for number, pair in enumerate(comparison.pairs):
+        entries.setdefault(_place(pair.baseline), ([], []))[0].append((number, pair))
+    for number, side in enumerate(comparison.alone, len(comparison.pairs)):
+        entries.setdefault(_place(side), ([], []))[1].append((number, side))
     sections = [_Builder(comparison, place, *found, notes).section() for place, found in entries.items()]
     return Grid(tuple(sections), tuple(notes))
 
@@ -88,6 +98,9 @@ def legend(rows: Iterable[Row], best: str) -> str:
     return "; ".join(said)
 
 
+_Numbered = list[tuple[int, _T]]
+
+
 def _place(side: Side) -> tuple[str, str, str]:
     return side.dataset, side.model, side.protocol
 
@@ -99,30 +112,33 @@ class _Builder:
         self,
         comparison: Comparison,
         place: tuple[str, str, str],
-        pairs: list[Pair],
-        alone: list[Side],
+        pairs: _Numbered[Pair],
+        alone: _Numbered[Side],
         notes: Notes,
     ) -> None:
-        self.pairs, self.alone, self.notes = pairs, alone, notes
+        self.alone, self.notes = alone, notes
         self.checkpoint, self.place = comparison.checkpoint, place
-        self.baselines = list({pair.baseline.runs: pair.baseline for pair in pairs}.values())
-        self.paired = self.baselines + [pair.train for pair in pairs]
-        sides = self.paired + alone
+        self.pairs: dict[tuple[str, ...], _Numbered[Pair]] = {}  # by the runs of their baseline
+        for number, pair in pairs:
+            self.pairs.setdefault(pair.baseline.runs, []).append((number, pair))
+        self.paired = [of[0][1].baseline for of in self.pairs.values()] + [pair.train for _, pair in pairs]
+        sides = self.sides = self.paired + [side for _, side in alone]
         self.metrics = tuple(m for m in comparison.metrics if any(side.metrics[m].n for side in sides))
         self.common = {m: common(threat for side in sides for threat in side.threats.get(m, [])) for m in self.metrics}
-        self.places = {metric: _decimals(metric, sides) for metric in self.metrics}
-        self.best = {metric: _best(metric, self.common[metric], self.paired) for metric in self.metrics}
+        self.places = {metric: decimals(metric, sides) for metric in self.metrics}
+        self.ranked = {metric: _ranked(metric, self.common[metric], self.paired) for metric in self.metrics}
 
     def section(self) -> Section:
         caption, heads = self._caption(), tuple(self._head(metric) for metric in self.metrics)  # marks in reading order
         rows: list[Row] = []
-        for side in self.alone:
-            rows += [self._side("alone", side.label, side, compete=False), *self._paper(side.paper)]
-        for baseline in self.baselines:
-            rows.append(self._side("baseline", baseline.label, baseline))
-            for pair in self.pairs:
-                if pair.baseline.runs == baseline.runs:
-                    rows += [self._side("train", _twin(pair), pair.train), self._delta(pair), *self._paper(pair.paper)]
+        for number, side in self.alone:
+            rows += _of(number, self._side("alone", side.label, side, compete=False), *self._paper(side.paper))
+        for twins in self.pairs.values():
+            first, baseline = twins[0][0], twins[0][1].baseline
+            rows += _of(first, self._side("baseline", baseline.label, baseline))
+            for number, pair in twins:
+                twin = self._side("train", _twin(pair), pair.train)
+                rows += _of(number, twin, self._delta(pair), *self._paper(pair.paper))
         dataset, model, protocol = self.place
         title = " · ".join(part for part in (dataset, model, protocol and f"protocol {protocol}") if part)
         return Section(title, caption, self.metrics, heads, tuple(rows))
@@ -136,7 +152,7 @@ class _Builder:
             threat = self.common[metric] or {}
             if threat.get("eps") and metric not in ("topo_natural", "topo_robust", "l_tp"):  # those are made by PGD-20
                 budgets.setdefault(f"ε {short(threat['eps'])}", []).append(_budget(metric, threat))
-        rules = dict.fromkeys(side.rule for side in self.paired + self.alone if side.rule)
+        rules = dict.fromkeys(side.rule for side in self.sides if side.rule)
         said = [
             f"checkpoint {self.checkpoint}" + (f" ({', '.join(rules)})" if self.checkpoint == "best" and rules else "")
         ]
@@ -149,11 +165,11 @@ class _Builder:
         cells = []
         for metric in self.metrics:
             found, places = side.metrics[metric], self.places[metric]
-            best = (
-                compete and found.mean is not None and found.mean == self.best[metric] and self._is_common(side, metric)
-            )
+            competes = compete and found.mean is not None and self._is_common(side, metric)
+            best, second = (competes and found.mean == mean for mean in self.ranked[metric])
             margin = "" if found.std is None else f"{found.std:.{places}f}"
-            cells.append(Cell(_fixed(found, places), margin, self._mark(self._deviations(side, metric)), best))
+            marks = self._mark(self._deviations(side, metric))
+            cells.append(Cell(_fixed(found, places), margin, marks, best, second=second))
         return Row(kind, label, str(len(side.runs)), tuple(cells), self._mark(side.notes))
 
     def _is_common(self, side: Side, metric: str) -> bool:
@@ -161,8 +177,8 @@ class _Builder:
 
     def _deviations(self, side: Side, metric: str) -> Iterable[str]:
         """What the number was measured under, where that is not what its column says."""
-        found = [deviation(threat, self.common[metric] or {}) for threat in side.threats.get(metric, [])]
-        return filter(None, found)
+        usual = self.common[metric]
+        return [deviation(threat, usual or {}) for threat in side.threats.get(metric, []) if threat != usual]
 
     def _delta(self, pair: Pair) -> Row:
         cells = []
@@ -212,14 +228,18 @@ def _unfair(pair: Pair) -> Iterable[str]:
         yield f"Δ leaves out seed{'s' * (len(unmatched) > 1)} {', '.join(unmatched)}, which only one side has"
 
 
-def _best(metric: str, common: Threat | None, sides: list[Side]) -> float | None:
-    """The best mean among two or more sides with the column's threat model."""
+def _ranked(metric: str, common: Threat | None, sides: list[Side]) -> tuple[float | None, float | None]:
+    """The best of two or more different means, and the second of three or more, under the column's threat model."""
     higher = METRICS.get(metric)
-    known = [s.metrics[metric].mean for s in sides if s.threats.get(metric) == [common]]
-    means = [mean for mean in known if mean is not None]
-    if higher is None or len(means) < 2 or min(means) == max(means):
-        return None
-    return max(means) if higher else min(means)
+    known = {side.metrics[metric].mean for side in sides if side.threats.get(metric) == [common]}
+    means = sorted((mean for mean in known if mean is not None), reverse=bool(higher))
+    if higher is None or len(means) < 2:
+        return None, None
+    return means[0], means[1] if len(means) > 2 else None
+
+
+def _of(entry: int, *rows: Row) -> list[Row]:
+    return [replace(row, entry=entry) for row in rows]
 
 
 def _restrictions(metric: str, threat: Threat | None) -> Iterable[str]:
@@ -240,7 +260,8 @@ def _clear(metric: str, difference: Difference) -> str:
     return "better" if (difference.mean > 0) == higher else "worse"
 
 
-def _decimals(metric: str, sides: list[Side]) -> int:
+def decimals(metric: str, sides: list[Side]) -> int:
+    """Decimals of a column, the same for all `sides` in it."""
     if metric != SECONDS:
         return 3 if metric == "l_tp" else 2
     largest = max((side.metrics[metric].mean or 0.0) for side in sides)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from trainctl.home import Home
-from trainctl.registry import ingest, query
+from trainctl.registry import bulk, ingest, query
 from trainctl.registry.query import Evaluation, RunRow
 from trainctl.registry.threats import Threat
 
@@ -52,3 +53,18 @@ def load(home: Home, run: RunRow, checkpoint: str) -> Member:
     folder = home.run(run.id)
     evals = {found.metric: found for found in query.evals(home, run.id) if found.checkpoint == checkpoint}
     return Member(run, ingest.read_settings(folder), folder.json("env.json"), evals)
+
+
+def load_all(home: Home, runs: Iterable[RunRow], checkpoint: str) -> dict[str, Member]:
+    """The same for many runs, by id, with the recipes as the index has them."""
+    rows = {run.id: run for run in runs}
+    settings, evals = bulk.settings(home, rows), bulk.evals(home, rows, checkpoint)
+    return {
+        id: Member(
+            run,
+            settings.get(id, {}),
+            home.run(id).json("env.json"),
+            {found.metric: found for found in evals.get(id, [])},
+        )
+        for id, run in rows.items()
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from engine.events import METRICS
@@ -17,22 +17,27 @@ from trainctl.registry import ingest, query
 from trainctl.registry.query import RunRow
 from trainctl.registry.threats import Threat
 
-_Loaded = dict[str, Member]
+_Loaded = Mapping[str, Member]
 
 
 def compare(home: Home, selected: Iterable[RunRow] | None = None, checkpoint: str = "best") -> Comparison:
-    """Compare the runs `selected`, or all that are done; `checkpoint` is "best" or "last".
+    """Compare the runs `selected`, or all that are done and not archived; `checkpoint` is "best" or "last".
 
     A selected run that is not done takes part with the numbers it has, and is marked.
     """
     if selected is None:
         ingest.refresh(home)
         # A run that has trained no epoch only measured time.
-        selected = [row for row in query.runs(home) if row.status == "done" and row.epoch]
+        selected = [row for row in query.runs(home) if row.status == "done" and row.epoch and not row.archived]
     rows = list(selected)
-    loaded = {row.id: members.load(home, row, checkpoint) for row in rows}
+    return build(*pair_up(rows), members.load_all(home, rows, checkpoint), checkpoint)
+
+
+def build(
+    pairs: Iterable[tuple[Group, Group]], alone: Iterable[Group], loaded: Mapping[str, Member], checkpoint: str
+) -> Comparison:
+    """Compare what `pair_up` gives; `loaded` are the runs by id, with their evaluations of `checkpoint`."""
     columns = _columns(loaded.values())
-    pairs, alone = pair_up(rows)
     return Comparison(
         checkpoint,
         columns,

@@ -26,6 +26,7 @@ from engine.rundir import FINAL, RunDir
 from trainctl.errors import MACHINE, MachineError, TrainctlError
 from trainctl.home import Home
 from trainctl.launch import processes, slots
+from trainctl.launch.waiting import Held, judge, kind
 
 TICK = 0.1  # seconds between two looks at the children
 RESCAN = 2.0  # seconds between two looks at all folders; sooner when one ends or `ensure` is called
@@ -37,9 +38,10 @@ def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
     """See to it that a scheduler looks at the queue of `home`; call it after each change of the queue."""
     home.create()
     _started[:] = [child for child in _started if child.poll() is None]
-    with _elected(home) as free:
+    if not _free(home):
         os.utime(_lock(home))  # wakes the one that holds the lock
-        if not free:
+        time.sleep(TICK / 5)
+        if not _free(home):  # who only asked for one that is `alive` has let go by now
             return
     command = [sys.executable, "-P", "-m", "trainctl.launch.scheduler", str(home.path), *(engine or processes.ENGINE)]
     with open(home.path / "scheduler.log", "ab") as log:
@@ -58,10 +60,18 @@ def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
 
 def alive(home: Home) -> bool:
     """True if a scheduler serves `home`."""
-    if not _lock(home).exists():
-        return False
+    return _lock(home).exists() and not _free(home)
+
+
+def _free(home: Home) -> bool:
     with _elected(home) as free:
-        return not free
+        return free
+
+
+def holding(run: RunDir, gpus: list[str]) -> Held:
+    """What a run that was started already holds of a machine with the GPUs `gpus`."""
+    device = str(run.json("launch.json").get("device", ""))
+    return Held(run.id, slots.need(run, gpus).share, device.removeprefix("cuda:") if device.startswith("cuda:") else "")
 
 
 def _lock(home: Home) -> Path:
@@ -88,11 +98,10 @@ def _elected(home: Home) -> Iterator[bool]:
 
 @dataclass
 class Worker:
-    """A run at work: what it takes, and its process if it is a child of ours."""
+    """A run at work: what it holds, and its process if it is a child of ours."""
 
     run: RunDir
-    share: float
-    gpu: str
+    held: Held
     child: subprocess.Popen[bytes] | None
 
 
@@ -110,14 +119,13 @@ class Scheduler:
         """Record who ended, count in who works, start who fits; False when nothing is queued or at work."""
         self.reap()
         queue = self.scan()
-        blocked: set[str] = set()
+        before: dict[str, str] = {}
         for run in queue:
             wanted = slots.need(run, self.gpus)
-            kind = wanted.gpu or "cores"
-            gpu = self._fit(wanted)
+            gpu = judge(wanted, [worker.held for worker in self.workers.values()], self.gpus, before).gpu
             if gpu is None:
-                blocked.add(kind)
-            elif kind not in blocked:  # nobody overtakes one that waits for the same
+                before.setdefault(kind(wanted), run.id)
+            else:
                 self.launch(run, wanted, gpu)
         return bool(queue or self.workers)
 
@@ -156,7 +164,7 @@ class Scheduler:
             )
         except processes.Busy:
             # Started by a scheduler that was killed before it could write the pid, or claimed for a moment.
-            self.workers[run.id] = Worker(run, wanted.share, gpu, None)
+            self.workers[run.id] = Worker(run, Held(run.id, wanted.share, gpu), None)
             return
         except (TrainctlError, OSError) as error:
             _say(f"{run.id} cannot be started: {error}")
@@ -166,27 +174,12 @@ class Scheduler:
             return
         if child is not None:
             _say(f"{run.id} started: pid {child.pid}{f', GPU {gpu}' if gpu else ''}")
-            self.workers[run.id] = Worker(run, wanted.share, gpu, child)
-
-    def _fit(self, wanted: slots.Need) -> str | None:
-        """The GPU to use ("" for none), or None if there is no room now."""
-        used = sum(worker.share for worker in self.workers.values())
-        if used and used + wanted.share > 1 + 1e-9:
-            return None
-        if not wanted.gpu:
-            return ""
-        taken = {worker.gpu for worker in self.workers.values()}
-        # Where nvidia-smi is missing, "cuda" is taken to be one GPU.
-        candidates = (self.gpus or ["0"]) if wanted.gpu == "any" else [wanted.gpu]
-        return next((gpu for gpu in candidates if gpu not in taken), None)
+            self.workers[run.id] = Worker(run, Held(run.id, wanted.share, gpu), child)
 
     def _adopt(self, run: RunDir) -> None:
         """Count in a run that a scheduler before this one started."""
-        device = str(run.json("launch.json").get("device", ""))
-        wanted = slots.need(run, self.gpus)
-        gpu = device.removeprefix("cuda:") if device.startswith("cuda:") else ""
         _say(f"{run.id} is at work already")
-        self.workers[run.id] = Worker(run, wanted.share, gpu, None)
+        self.workers[run.id] = Worker(run, holding(run, self.gpus), None)
 
     def _ended(self, worker: Worker) -> bool:
         if worker.child is not None:

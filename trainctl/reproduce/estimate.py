@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from trainctl.home import Home
 from trainctl.launch import slots
 from trainctl.recipes.plan import Planned
-from trainctl.registry import query
+from trainctl.registry import price
 from trainctl.registry.query import RunRow
 from trainctl.reproduce.plan import Key, TablePlan, key
 
@@ -23,14 +21,6 @@ TINY_TIMING = 90.0
 ENDED = ("done", "diverged")  # what will not be run again
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """Seconds of an epoch with the look for `best` after it, and of all evaluations."""
-
-    epoch: float
-    evaluation: float
-
-
 def seconds(home: Home, plan: TablePlan, have: Mapping[Key, RunRow]) -> float | None:
     """Seconds until every run of `plan` has ended, 0 if all have; None if nothing is known of any of them.
 
@@ -40,14 +30,14 @@ def seconds(home: Home, plan: TablePlan, have: Mapping[Key, RunRow]) -> float | 
     missing = [run for run in plan.runs() if (row := have.get(key(run))) is None or row.status not in ENDED]
     if not missing:
         return 0.0
-    past = _past(home)
+    past = price.past(home)
     each = [_remaining(run, past, have.get(key(run))) for run in missing]
     known = [one for one in each if one is not None]
     if not known and plan.scale != "tiny":
         return None
     usual = statistics.fmean(known) if known else None
     total = [_first(one, usual, _constant(run)) for run, one in zip(missing, each, strict=True)]
-    return max(max(total), sum(total) / _places(missing))
+    return price.total(total, _places(missing))
 
 
 def _first(*guesses: float | None) -> float:
@@ -61,38 +51,10 @@ def _constant(run: Planned) -> float:
     return TINY_MOBILENET if run.recipe.model.arch == "mobilenetv3-large" else TINY
 
 
-def _remaining(run: Planned, past: Mapping[tuple[str, ...], _Cost], have: RunRow | None) -> float | None:
-    cost = past.get((run.group,)) or past.get((run.recipe.method.name, run.recipe.model.arch, run.recipe.data.dataset))
-    if cost is None or run.recipe_name == "timing":
+def _remaining(run: Planned, past: price.Past, have: RunRow | None) -> float | None:
+    if run.recipe_name == "timing":
         return None
-    return max(0, run.recipe.schedule.epochs - (have.epoch if have else 0)) * cost.epoch + cost.evaluation
-
-
-def _past(home: Home) -> dict[tuple[str, ...], _Cost]:
-    """Mean cost of the runs that are done, by group and by method, architecture and data set."""
-    found: dict[tuple[str, ...], list[_Cost]] = {}
-    for row in query.runs(home):
-        cost = _cost(home, row) if row.status == "done" else None
-        if cost is not None:
-            for name in ((row.group,), (row.method, row.model, row.dataset)):
-                found.setdefault(name, []).append(cost)
-    return {name: _mean(costs) for name, costs in found.items()}
-
-
-def _cost(home: Home, row: RunRow) -> _Cost | None:
-    times = [point.t for point in query.points(home, row.id, "seconds") if point.t is not None]
-    between = [after - before for before, after in itertools.pairwise(times)]
-    # The median leaves out the time for which a run was stopped.
-    epoch = statistics.median(between) if between else row.seconds_per_epoch
-    if epoch is None:
-        return None
-    evaluations = [found.settings.get("seconds") for found in query.evals(home, row.id)]
-    return _Cost(epoch, sum(one for one in evaluations if isinstance(one, (int, float))))
-
-
-def _mean(costs: Iterable[_Cost]) -> _Cost:
-    listed = list(costs)
-    return _Cost(statistics.fmean(c.epoch for c in listed), statistics.fmean(c.evaluation for c in listed))
+    return price.seconds(run, past, have.epoch if have else 0)
 
 
 def _places(runs: Sequence[Planned]) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.screen import Screen
 
 from trainctl.errors import UsageError
@@ -23,6 +23,7 @@ from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.home import HomeScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.themes import THEMES
+from trainctl.tui.typing import OneKeyAtATime
 
 
 def run(home: Home, *, low_bandwidth: bool = False) -> None:
@@ -38,7 +39,7 @@ def run(home: Home, *, low_bandwidth: bool = False) -> None:
     app.run()
 
 
-class Dashboard(App[None]):
+class Dashboard(OneKeyAtATime):
     """The app behind `trainctl tui`."""
 
     TITLE = "trainctl"
@@ -67,7 +68,7 @@ class Dashboard(App[None]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: what the keys of this screen do, then what every Textual app has."""
         for key in keys.KEYS:
-            if isinstance(screen, LiveScreen) and key.place == screen.place:
+            if isinstance(screen, LiveScreen) and key.place == screen.place and _acts(screen, key.action):
                 yield SystemCommand(f"{key.word} ({key.shown})", key.help, partial(screen.run_action, key.action))
             elif key.place == keys.EVERYWHERE and key.action != "command_palette":
                 yield SystemCommand(f"{key.word} ({key.shown})", key.help, partial(self.run_action, key.action))
@@ -98,3 +99,10 @@ class Dashboard(App[None]):
         """Show the keys."""
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
+
+
+def _acts(screen: Screen[Any], action: str) -> bool:
+    """Whether an action is one now: a key may belong to another tab or step of its screen."""
+    name, _, given = action.partition("(")
+    parameters = (given.removesuffix(")").strip("'"),) if given else ()
+    return bool(screen.check_action(name, parameters))

@@ -1,29 +1,41 @@
-"""How runs are written on the screens: always as `Text`, so that no name is read as markup."""
+"""How runs are written on the screens. What comes from a file is plain text, never markup."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-from trainctl.cli import words
 from trainctl.cli.common import printable
 from trainctl.registry.query import RunRow
-from trainctl.tui.feed.runs import Row
+from trainctl.tui.themes import DARK, STATUS
 
 GLYPHS = {
     "queued": "○", "starting": "◔", "running": "●", "stopping": "◑", "done": "✔", "failed": "✘", "diverged": "↯",
     "oom": "✘", "killed": "■", "preempted": "■", "timeout": "■", "lost": "?",
 }  # fmt: skip
+KINDS = {
+    "queued": "idle", "starting": "active", "running": "active", "stopping": "warn", "done": "good", "failed": "bad",
+    "diverged": "bad", "oom": "bad", "killed": "warn", "preempted": "warn", "timeout": "warn", "lost": "bad",
+}  # fmt: skip
 ROBUST = ("aa", "pgd20", "cw20", "pgd10")  # AutoAttack where it was measured, else PGD
-COLUMNS = ("status", "name", "method", "seed", "epoch", "eta", "natural", "robust")
-NUMBERS = ("seed", "epoch", "eta", "natural")
-WIDTHS = {"status": 10, "seed": 4, "epoch": 7, "eta": 7, "natural": 5, "robust": 11}  # the others share the rest
+LEVELS = "▁▂▃▄▅▆▇"
+AGES = ((90, 1, "s"), (90, 60, "min"), (36, 3600, "h"), (60, 86400, "d"), (24, 2629800, "mo"))  # most, seconds, unit
 
 
-def status(run: RunRow) -> Text:
+def color(kind: str, theme: str = "") -> str:
+    """The colour of `kind` (good, active, warn, bad, idle) under `theme`; of one that is not ours, the dark one's."""
+    return STATUS.get(theme, STATUS[DARK.name]).get(kind, "")
+
+
+def status(run: RunRow, theme: str = "") -> Text:
     """Glyph and word, coloured."""
-    return Text(f"{GLYPHS.get(run.status, ' ')} {run.status}", words.STYLES.get(run.status, ""))
+    return Text(f"{GLYPHS.get(run.status, ' ')} {run.status}", color(KINDS.get(run.status, ""), theme))
+
+
+def one_line(text: str) -> str:
+    """`text` from a file, on one line and with control characters written out."""
+    return " ".join(printable(text).split())
 
 
 def method(run: RunRow, *, short: bool = False) -> str:
@@ -38,27 +50,53 @@ def accuracies(metrics: Mapping[str, float | None]) -> tuple[str, str]:
     """
     for prefix, mark in (("", ""), ("validation_", "v"), ("test_", "t")):
         natural = metrics.get(f"{prefix}natural")
-        robust = next((name for name in ROBUST if metrics.get(prefix + name) is not None), None)
+        robust = robust_of(metrics, prefix)
         if natural is not None or robust:
             shown = f"{metrics[prefix + robust]:.1f}{mark} {robust}" if robust else ""
             return (f"{natural:.1f}{mark}" if natural is not None else ""), shown
     return "", ""
 
 
-def cells(row: Row, name_width: int, *, short: bool) -> list[Text]:
-    """A line of the table, a cell a column of COLUMNS."""
-    run = row.run
-    natural, robust = accuracies(run.metrics)
-    name = Text(printable(run.name.removesuffix(f"-s{run.seed}")))
-    name.truncate(name_width, overflow="ellipsis")
-    plain = (
-        method(run, short=short), "" if run.seed is None else str(run.seed), f"{run.epoch}/{run.epochs or '?'}",
-        words.duration(row.eta) if row.eta is not None else "", natural, robust,
-    )  # fmt: skip
-    texts = [aligned(column, text) for column, text in zip(COLUMNS[2:], plain, strict=True)]
-    return [status(run), name, *texts]
+def robust_of(metrics: Mapping[str, object], prefix: str = "") -> str:
+    """The strongest attack that was measured, or ""."""
+    return next((name for name in ROBUST if metrics.get(prefix + name) is not None), "")
 
 
-def aligned(column: str, text: str) -> Text:
-    """A cell or a heading; numbers stand at the right of their column."""
-    return Text(text.rjust(WIDTHS[column]) if column in NUMBERS else text)
+def spread(mean: float, std: float | None) -> str:
+    """`95.0±0.3`; without a standard deviation the mean alone."""
+    return f"{mean:.1f}" if std is None else f"{mean:.1f}±{std:.1f}"
+
+
+def bar(share: float, width: int) -> str:
+    """`▰▰▰▱▱`: empty only at 0 and full only at 1, so that neither the first step nor the last is hidden."""
+    full = round(share * width)
+    if 0.0 < share < 1.0:
+        full = min(max(full, 1), width - 1)
+    return "▰" * full + "▱" * (width - full)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A character a value, from the lowest to the highest of them; all alike stand in the middle."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low == high:
+        return LEVELS[len(LEVELS) // 2] * len(values)
+    return "".join(LEVELS[round((value - low) / (high - low) * (len(LEVELS) - 1))] for value in values)
+
+
+def short_duration(seconds: float) -> str:
+    """At most six characters: 0:31, 12:05, 3h40, 2d05h, 400d."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, left = divmod(hours, 24)
+    if days:
+        return f"{days}d{left:02}h" if days < 100 else f"{min(days, 99999)}d"
+    return f"{hours}h{minutes:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age(seconds: float) -> str:
+    """How long ago: 40 s, 12 min, 3 h, 5 d, 4 mo, 2 y."""
+    seconds = max(0.0, seconds)
+    for most, unit, word in AGES:
+        if seconds < most * unit:
+            return f"{int(seconds / unit)} {word}"
+    return f"{int(seconds / 31557600)} y"

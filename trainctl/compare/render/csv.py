@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv as standard_csv
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
+from trainctl.compare.price import Priced
 from trainctl.compare.rows import Comparison, Side
 
 HEADER = (
     "pair", "side", "label", "dataset", "model", "protocol", "checkpoint", "metric",
     "mean", "std", "low", "high", "n", "values", "runs", "threat", "notes",
 )  # fmt: skip
+
+PRICE_HEADER = ("pair", "side", "amount", "mean", "std", "n", "values", "runs", "devices", "comparable")
 
 
 def csv(comparison: Comparison) -> str:
@@ -31,6 +35,28 @@ def csv(comparison: Comparison) -> str:
     for side in comparison.alone:
         lines.writerows(_side("", "alone", side, comparison))
         lines.writerows(_paper("", side.paper, side, comparison))
+    return text.getvalue()
+
+
+def prices(priced: Iterable[Priced]) -> str:
+    """The same for prices: side is baseline, train or ratio, amounts are seconds and MB."""
+    text = io.StringIO()
+    lines = standard_csv.DictWriter(text, PRICE_HEADER, restval="", lineterminator="\n")
+    lines.writeheader()
+    for cost in priced:
+        for name, side in (("baseline", cost.baseline), ("train", cost.train)):
+            for amount, found in side.amounts.items() if side else ():
+                about = {
+                    "pair": cost.label,
+                    "side": name,
+                    "amount": amount,
+                    "values": " ".join(map(repr, found.values)),
+                }
+                runs = {"runs": " ".join(side.runs), "devices": "; ".join(side.devices)} if side else {}
+                lines.writerow(about | _numbers(vars(found)) | runs)
+        for amount in cost.baseline.amounts if cost.train else ():
+            ratio = {"mean": cost.ratio(amount), "comparable": cost.comparable}
+            lines.writerow({"pair": cost.label, "side": "ratio", "amount": amount} | _numbers(ratio))
     return text.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainctl.compare.grid import Cell, Row, Section, build, legend
+from trainctl.compare.grid import Cell, Grid, Row, Section, build, legend
 from trainctl.compare.marks import letters
 from trainctl.compare.rows import Comparison
 
@@ -18,7 +18,11 @@ _ESCAPES = str.maketrans(
 
 def latex(comparison: Comparison) -> str:
     """One table environment a section: ± std, the best numbers bold, and below its notes and what bold and ± mean."""
-    grid = build(comparison)
+    return write(build(comparison))
+
+
+def write(grid: Grid) -> str:
+    """The same for a grid."""
     head = "% needs \\usepackage{booktabs,threeparttable,textcomp}\n"
     return head + "\n".join(_section(section, grid.notes) for section in grid.sections)
 

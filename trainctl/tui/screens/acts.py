@@ -1,38 +1,175 @@
-"""Stop and resume, the same from every screen."""
+"""What people do to runs, the same from every screen: each asks what must be asked, then acts on a thread."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+
 from engine.rundir import FINAL
 from trainctl.home import Home
+from trainctl.registry import labels
 from trainctl.registry.query import RunRow
 from trainctl.tui.feed import acts
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.live import LiveScreen
+from trainctl.tui.screens.prompt import PromptScreen
+
+Runs = Sequence[RunRow]
 
 
-def ask_to_stop(screen: LiveScreen, home: Home, run: RunRow) -> None:
-    """Stop `run` if the person says yes."""
-    if run.status in FINAL:
-        screen.notify(f"{run.name} has ended already: {run.status}", severity="warning", markup=False)
+def ask_to_stop(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Stop those of `runs` that have not ended, if the person says yes; those that are stopping already are killed."""
+    if not _some(screen, runs):
         return
-    question, warning = f"Stop {run.name}?", "It writes a checkpoint first; r goes on from there."
-    if run.status == "stopping":
-        question, warning = (
-            f"Kill {run.name} at once?",
-            "It was asked to stop. What it did since its last checkpoint is lost.",
-        )
-    elif run.status == "queued":
-        question, warning = f"Cancel {run.name}?", "It has not started yet."
-    folder = home.run(run.id)
+    open_runs = [run for run in runs if run.status not in FINAL]
+    going = [run for run in open_runs if run.status != "stopping"]
+    waiting = sum(run.status == "queued" for run in going)
+    if not open_runs:
+        ended = f"{runs[0].name} has ended already: {runs[0].status}" if len(runs) == 1 else "they have ended already"
+        screen.notify(ended, severity="warning", markup=False)
+    elif not going:
+        lost = "What was done since the last checkpoint is lost."
+        question = f"Kill {_named(open_runs)} at once?"
+        _ask(screen, question, f"Asked to stop already. {lost}", lambda: acts.kill(home, _ids(open_runs)))
+    elif waiting == len(going):
+        _ask(screen, f"Cancel {_named(going)}?", "Not started yet.", lambda: acts.stop(home, _ids(going)))
+    else:
+        warning = "A checkpoint is written first; r goes on from there."
+        if waiting:
+            warning += f"\n{waiting} of them {'has' if waiting == 1 else 'have'} not started yet and will be cancelled."
+        _ask(screen, f"Stop {_named(going)}?", warning, lambda: acts.stop(home, _ids(going)))
 
-    def answered(yes: bool | None) -> None:
-        if yes:
-            screen.act(lambda: acts.stop(folder))
 
-    screen.app.push_screen(ConfirmScreen(question, warning), answered)
+def resume(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Queue `runs` again; what forbids it is told."""
+    if _some(screen, runs):
+        _act(screen, lambda: acts.resume(home, _ids(runs)))
 
 
-def resume(screen: LiveScreen, home: Home, run: RunRow) -> None:
-    """Queue `run` again; what forbids it is told."""
-    folder = home.run(run.id)
-    screen.act(lambda: acts.resume(home, folder))
+def retry(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Begin `runs` anew, if the person says yes."""
+    ended = [run for run in runs if run.status in FINAL]
+    if not ended:
+        if _some(screen, runs):
+            screen.notify(f"only what has ended can be retried: {_named(runs)}", severity="warning", markup=False)
+        return
+    done = sum(run.status == "done" for run in ended)
+    warning = "What there is will be kept in attempts/ of the run folder. r goes on from the last checkpoint instead."
+    if done:
+        warning = f"{'It is done.' if len(ended) == 1 else f'{done} of {len(ended)} done already.'} {warning}"
+    question = f"Train {_named(ended)} anew from epoch 0?"
+    _ask(screen, question, warning, lambda: acts.retry(home, _ids(ended)))
+
+
+def ask_tags(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Ask for tags to put on `runs` and to take off."""
+    if not _some(screen, runs):
+        return
+    had = list(dict.fromkeys(tag for run in runs for tag in run.tags))
+    hint = f"words are put on, -word takes off{'; now: ' + ' '.join(had) if had else ''}"
+
+    def answered(line: str | None) -> None:
+        add, remove = _tags(line or "")
+        if add or remove:
+            _act(screen, lambda: acts.tag(home, _ids(runs), add, remove))
+
+    screen.app.push_screen(PromptScreen(f"Tags of {_named(runs)}", "", hint, _tags), answered)
+
+
+def ask_note(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Ask for the note of `runs`; it is written if it was changed."""
+
+    async def ask() -> None:
+        # As it was written: the index has no line breaks.
+        notes = {found.note for found in await asyncio.to_thread(lambda: [labels.read(home.run(id)) for id in ids])}
+        note, hint = "", "they have different notes; this one replaces them"
+        if len(notes) == 1:
+            note, hint = notes.pop(), "an empty line deletes it"
+        prompt = PromptScreen(f"Note on {_named(runs)}", note, hint, labels.check_note)
+
+        def answered(line: str | None) -> None:
+            if line is not None and line != prompt.value:
+                _act(screen, lambda: acts.note(home, ids, line))
+
+        screen.app.push_screen(prompt, answered)
+
+    ids = _ids(runs)
+    if _some(screen, runs):
+        screen.run_worker(ask(), exit_on_error=False)
+
+
+def archive(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Archive `runs`, or bring them back if all of them are archived."""
+    if _some(screen, runs):
+        undo = all(run.archived for run in runs)
+        _act(screen, lambda: acts.archive(home, _ids(runs), undo))
+
+
+def ask_to_delete(screen: LiveScreen, home: Home, runs: Runs) -> None:
+    """Delete `runs` if the person says yes to what will be lost."""
+    if not _some(screen, runs):
+        return
+    ids = _ids(runs)
+    who = f"{runs[0].name} ({ids[0]})" if len(runs) == 1 else _named(runs)  # a name need not be the only one
+    _ask(screen, f"Delete {who}?", lambda: _lost(acts.loss(home, ids)), lambda: acts.delete(home, ids))
+
+
+def _lost(loss: acts.Loss) -> str:
+    """What deleting would lose, in words."""
+    counts = ((loss.epochs, "epoch"), (loss.checkpoints, "checkpoint"), (loss.evaluations, "evaluation"))
+    parts = [(str(number), f"{word}{'s' * (number != 1)}") for number, word in counts]
+    size, unit = _size(loss.size).split()
+    lines = [f"  {number:>6} {word}" for number, word in (*parts, (size, f"{unit} on disk"))]
+    about = "There is no way back. This is lost" + ("" if loss.exact else ", and more that was not counted in time")
+    said = "\n".join((f"{about}:", *lines))
+    if loss.at_work:
+        said += f"\n\n{loss.at_work} of {loss.runs} at work: stop {'it' if loss.at_work == 1 else 'them'} first, else "
+        said += "it stays." if loss.at_work == 1 else "they stay."
+    return said
+
+
+def _size(size: float) -> str:
+    """1.2 GB, in powers of 1000 as file managers do."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _tags(line: str) -> tuple[list[str], list[str]]:
+    """The tags of a line such as `lr-test -old`: to put on, and to take off. UsageError for one that cannot be."""
+    words = line.split()
+    remove = [word[1:] for word in words if word.startswith("-")]
+    return [labels.check_tag(word) for word in words if not word.startswith("-")], remove
+
+
+def _named(runs: Runs) -> str:
+    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _ids(runs: Runs) -> list[str]:
+    return [run.id for run in runs]
+
+
+def _some(screen: LiveScreen, runs: Runs) -> bool:
+    if not runs:
+        screen.notify("there is no run under the cursor", severity="warning", markup=False)
+    return bool(runs)
+
+
+def _ask(screen: LiveScreen, question: str, warning: str | Callable[[], str], deed: Callable[[], str]) -> None:
+    screen.app.push_screen(ConfirmScreen(question, warning), lambda yes: _act(screen, deed) if yes else None)
+
+
+def _act(screen: LiveScreen, deed: Callable[[], str]) -> None:
+    """Do it, and have the index look at all runs again."""
+    watcher = screen.app.watcher
+
+    def done() -> str:
+        try:
+            return deed()
+        finally:
+            watcher.wake()
+
+    screen.act(done)

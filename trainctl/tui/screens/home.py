@@ -3,149 +3,391 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.containers import Container, Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Footer, Input, Static
 
-from trainctl.cli.common import printable
 from trainctl.home import Home
+from trainctl.registry.groups import GroupLine
 from trainctl.registry.query import RunRow
+from trainctl.registry.window import View
 from trainctl.tui import keys
-from trainctl.tui.feed.runs import WINDOW, Overview, RunsFeed
+from trainctl.tui.columns import Column, chosen, sorted_column
+from trainctl.tui.feed.runs import GROUP, Mistake, Overview, Question, Row, RunsFeed, group_of, key
 from trainctl.tui.feed.selected import LIVE
-from trainctl.tui.screens.acts import ask_to_stop, resume
-from trainctl.tui.screens.compare import CompareScreen
+from trainctl.tui.screens import acts
+from trainctl.tui.screens.columns import ColumnsScreen
 from trainctl.tui.screens.live import LiveScreen
-from trainctl.tui.screens.run import RunScreen
+from trainctl.tui.text import ROBUST, one_line, robust_of
 from trainctl.tui.widgets.panel import Panel
 from trainctl.tui.widgets.runs import RunsTable
 
 EMPTY = """\
 No runs yet.
 
-Train a baseline and its +TRAIN twin on digits, which takes a minute or two:
+Press l to choose a recipe and launch it. Or, in a shell, train a baseline
+and its +TRAIN twin on digits, which takes a minute or two:
 
     trainctl run digits-trades --pair
 
-This screen shows them as soon as they start. `trainctl recipes` lists what can be run."""
+This screen shows them as soon as they start. ? lists all keys."""
+FILTER_HELP = (
+    "fields: method, seed, status, natural, aa, tags, optim.lr, …; also an id, a name, tag:x, recipe:x",
+    "enter keeps the filter, esc clears it",
+)
+GROUPS = {"": "", "recipe": "recipe", "pair": "pair", "group": "all but the seed"}
+"""What runs are grouped by, in the order of the key, with the word for it."""
+
+Deed = Callable[[list[RunRow]], None]
+
+ACTS = {
+    "stop": acts.ask_to_stop, "resume": acts.resume, "retry": acts.retry, "tag": acts.ask_tags, "note": acts.ask_note,
+    "archive": acts.archive, "delete": acts.ask_to_delete,
+}  # fmt: skip
 
 
 class HomeScreen(LiveScreen):
     """What the dashboard opens with."""
 
+    DEFAULT_CSS = """
+    HomeScreen {
+        #title, #mistake { text-wrap: nowrap; text-overflow: ellipsis; }
+        #title { height: 1; background: $panel; }
+        #body { height: 1fr; layout: vertical; }
+        #list { height: 1fr; }
+        #empty { height: 1fr; padding: 2 4; }
+        #panel { height: 10; border-top: solid $foreground 20%; padding: 0 1; }
+        &.-tall #panel { height: 16; }
+        &.-wide #body { layout: horizontal; }
+        &.-wide #list { width: 1fr; }
+        &.-wide #panel { width: 64; height: 1fr; border-top: none; border-left: solid $foreground 20%; }
+        #search { height: 3; background: $boost; }
+        #search Horizontal { height: 1; }
+        #slash { width: 2; color: $accent; text-style: bold; }
+        #filter { height: 1; width: 1fr; background: $boost; }
+        #mistake { width: 1fr; height: 2; padding: 0 0 0 2; color: $text-muted; &.-wrong { color: $text-error; } }
+    }
+    """
     place = keys.HOME
     BINDINGS = keys.bindings(keys.HOME)
+
+    @dataclass
+    class Found(Message):
+        """Runs that were looked for, and what is to be done to them."""
+
+        runs: list[RunRow]
+        deed: Deed
 
     def __init__(self, home: Home) -> None:
         super().__init__()
         self.home = home
-        self._feed = RunsFeed(home)
-        self._runs: dict[str, RunRow] = {}
+        self._view = View()
+        self._marked: frozenset[str] = frozenset()
+        self._answer: Overview | None = None
 
     def compose(self) -> ComposeResult:
         """Title, table and panel, filter, footer."""
         yield Static(id="title", markup=False)
         with Container(id="body"):
             with Vertical(id="list"):
-                yield RunsTable()
+                yield RunsTable(id="runs")
                 yield Static(Text(EMPTY), id="empty", markup=False)
             yield Panel(id="panel")
-        yield Static(id="filter-error", markup=False)
-        yield Input(id="filter", placeholder="filter: a name, tag:x, natural>80 and method=trades …", compact=True)
+        with Vertical(id="search"):
+            with Horizontal():
+                yield Static("/", id="slash", markup=False)
+                yield Input(id="filter", placeholder="natural>80 and method=trades", compact=True)
+            yield Static(id="mistake", markup=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """The filter is hidden until it is asked for, the panel until there is a run."""
-        self.query_one("#filter").display = False
-        self.query_one("#empty").display = False
-        self.query_one("#panel").display = False
-        self.query_one(RunsTable).focus()
+        settings = self.app.settings
+        self._feed = RunsFeed(self.home, self.app.watcher)
+        self._view = View(sort=settings.sort, group=settings.group if settings.group in GROUPS else "")
+        for name in ("#search", "#empty", "#panel"):
+            self.query_one(name).display = False
+        self._table.choose(settings.columns)
+        self._table.focus()
 
-    def question(self) -> Callable[[], Overview]:
-        """The runs that fit the filter."""
-        wanted, selected = self.query_one("#filter", Input).value.strip(), self.query_one(RunsTable).selected
-        return lambda: self._feed.overview(wanted, selected)
+    def question(self) -> Callable[[], Overview | None]:
+        """The lines that are seen, and what stands under the cursor."""
+        table = self._table
+        offset, size = table.wanted
+        curves = any(column.key == "curve" for column in chosen(self.app.settings.columns))
+        asked = Question(self._view, offset, size, table.cursor_row, table.here, curves, self._marked)
+        return lambda: self._feed.overview(asked)
 
     def show(self, answer: Overview) -> None:
         """Show them. While the filter cannot be read, the table keeps what it had."""
-        table = self.query_one(RunsTable)
-        self.query_one("#filter-error", Static).update(Text(printable(answer.error).replace("\n", " ")))
-        self.query_one("#filter-error").display = bool(answer.error)
-        self.query_one("#title", Static).update(self._title(answer))
-        empty = not answer.total
-        self.query_one("#empty").display, table.display, self.query_one("#panel").display = empty, not empty, not empty
-        if answer.error:
+        if answer.asked.view != self._view:
+            return  # a newer question is on its way
+        self._say(answer.mistake)
+        if answer.marked != answer.asked.marked:
+            self._mark(self._marked - (answer.asked.marked - answer.marked))
+        empty = not answer.window.total and not answer.hidden
+        table, panel = self._table, self.query_one(Panel)
+        self.query_one("#empty").display, table.display, panel.display = empty, not empty, not empty
+        table.show(answer)
+        if answer.selected is None or key(answer.selected) == table.here:
+            panel.show(answer.selected)
+        self._answer = answer
+        self._entitle()
+
+    def _entitle(self) -> None:
+        """Counts at the left; what is filtered, grouped and sorted by; the home at the right, if there is room."""
+        answer, view = self._answer, self._view
+        text = Text(no_wrap=True, overflow="ellipsis").append(" trainctl ", "bold")
+        if answer is not None:
+            text.append(" · ".join(self._counts(answer)))
+            how = [f"by {view.sort.lstrip('-')} {'▼' if view.sort.startswith('-') else '▲'}"]
+            how += [f"in groups: {GROUPS[view.group]}"] if view.group else []
+            how += ["archived too"] if view.archived else []
+            text.append("   " + " · ".join(how), "dim")
+        place = one_line(str(self.home.path))
+        room = self.size.width - text.cell_len - 2
+        if len(place) <= room:
+            text.append(" " * (room - len(place) + 1) + place, "dim")
+        self.query_one("#title", Static).update(text)
+
+    def _counts(self, answer: Overview) -> list[str]:
+        counts, window = dict(answer.window.counts), answer.window
+        parts = [f"{window.total} run{'s' * (window.total != 1)}"]
+        parts += [f"{len(self._marked)} marked"] if self._marked else []
+        parts += [f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter"] if self._view.filtered else []
+        return parts + [f"{counts[name]} {name}" for name in (*LIVE, "queued") if name in counts]
+
+    def _say(self, mistake: Mistake | None) -> None:
+        """Below the filter: what is wrong with it, with a caret where, or what it may ask for."""
+        said = self.query_one("#mistake", Static)
+        said.set_class(mistake is not None, "-wrong")
+        if mistake is None:
+            said.update(Text("\n".join(FILTER_HELP), no_wrap=True, overflow="ellipsis"))
             return
-        self._runs = {row.run.id: row.run for row in answer.rows}
-        table.show(answer.rows)
-        if answer.selected is None or answer.selected.run.id == table.selected:
-            self.query_one(Panel).show(answer.selected)
+        text, at, typed = one_line(mistake.text), mistake.at, self.query_one("#filter", Input).value
+        if at is not None:
+            at += len(typed) - len(typed.lstrip())
+        if at is not None and at + len(text) + 2 > said.size.width - 2 and at > len(text):
+            first = f"{text} ^".rjust(at + 1)  # what does not fit behind the caret stands before it
+        else:
+            first = text if at is None else " " * at + f"^ {text}"
+        said.update(Text(f"{first}\n{one_line(mistake.hint)}", no_wrap=True, overflow="ellipsis"))
 
-    def _title(self, answer: Overview) -> Text:
-        text = Text(" trainctl ", "bold", no_wrap=True, overflow="ellipsis")
-        counts = dict(answer.counts)
-        parts = [f"{answer.total} run{'s' * (answer.total != 1)}"]
-        parts += [f"{counts[name]} {name}" for name in (*LIVE, "queued") if name in counts]
-        if answer.fitting != answer.total:
-            parts.append(f"{answer.fitting} fit the filter")
-        if answer.fitting > WINDOW:
-            parts.append(f"the newest {WINDOW} shown")
-        return text.append(" · ".join(parts)).append(f"  {printable(str(self.home.path))}", "dim")
+    @property
+    def _table(self) -> RunsTable:
+        return self.query_one(RunsTable)
 
-    @on(DataTable.RowHighlighted)
-    def _highlighted(self) -> None:
+    def _look(self, **changes: Any) -> None:
+        """Change what the table shows, and remember the part that is to be kept."""
+        self._view = replace(self._view, **changes)
+        if kept := {name: value for name, value in changes.items() if name in ("sort", "group")}:
+            self.app.remember(**kept)
+        self._entitle()
         self.load()
 
-    @on(DataTable.RowSelected)
+    @on(RunsTable.Moved)
+    def _moved(self) -> None:
+        self.load()
+
+    @on(RunsTable.Opened)
     def _chosen(self) -> None:
         self.action_open()
 
+    @on(RunsTable.Headed)
+    def _headed(self, message: RunsTable.Headed) -> None:
+        self._sort_by(message.column)
+
     @on(Input.Changed, "#filter")
-    def _typed(self) -> None:
-        self.load()
+    def _typed(self, message: Input.Changed) -> None:
+        self._look(filtered=message.value.strip())
 
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:
-        self.query_one(RunsTable).focus()
+        self.query_one("#search").display = bool(self._view.filtered)
+        self._table.focus()
 
-    def key_escape(self) -> None:
-        """Clear the filter and go back to the table."""
-        field = self.query_one("#filter", Input)
-        field.value = ""
-        field.display = False
-        self.query_one(RunsTable).focus()
+    def action_clear(self) -> None:
+        """Clear the filter and go back to the table; without a filter take the marks away."""
+        search = self.query_one("#search")
+        if not search.display:
+            self._mark(frozenset())
+        search.display = False
+        self.query_one("#filter", Input).value = ""
+        self._table.focus()
 
     def action_filter(self) -> None:
         """Show the filter and write in it."""
-        field = self.query_one("#filter", Input)
-        field.display = True
-        field.focus()
+        self.query_one("#search").display = True
+        self.set_focus(self.query_one("#filter", Input))
 
     def action_open(self) -> None:
-        """Open the selected run."""
-        if run := self._selected():
-            self.app.push_screen(RunScreen(self.home, run.id))
+        """Open the selected run, or open and close a group."""
+        from trainctl.tui.screens.run import RunScreen
+
+        line = self._table.line
+        if isinstance(line, GroupLine):
+            self._look(opened=self._view.opened ^ {line.key})
+        elif isinstance(line, Row):
+            self.app.push_screen(RunScreen(self.home, line.run.id))
+        else:
+            self._nobody_there()
+
+    def action_unfold(self) -> None:
+        """Open the group under the cursor."""
+        if isinstance(line := self._table.line, GroupLine):
+            self._look(opened=self._view.opened | {line.key})
+
+    def action_fold(self) -> None:
+        """Close the group under the cursor, or that of the run there."""
+        line, view = self._table.line, self._view
+        if not view.group or line is None:
+            return
+        group = line.key if isinstance(line, GroupLine) else group_of(line.run, view)
+        self._table.to_line(GROUP + group)
+        self._look(opened=view.opened - {group})
+
+    def action_group(self) -> None:
+        """Group by the next of the ways there are."""
+        ways = list(GROUPS)
+        self._look(group=ways[(ways.index(self._view.group) + 1) % len(ways)], opened=frozenset())
+
+    def action_archived(self) -> None:
+        """Show archived runs too, or hide them."""
+        self._look(archived=not self._view.archived)
+
+    def action_sort(self, by: int) -> None:
+        """Sort by the next column that is shown, or by the one before."""
+        columns = [column for column in self._table.shown_columns if column.sort]
+        now = sorted_column(columns, self._view.sort)
+        if columns:
+            self._sort_by(columns[(columns.index(now) + by) % len(columns) if now else 0])
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        sort = self._view.sort
+        self._sort(sort[1:] if sort.startswith("-") else f"-{sort}")
+
+    def _sort_by(self, column: Column) -> None:
+        """By this column: numbers the largest first, words from a to z; by the same once more, the other way round."""
+        if not column.sort:
+            self.notify(f"runs cannot be sorted by {column.heading}", severity="warning", markup=False)
+        elif sorted_column(self._table.shown_columns, self._view.sort) is column:
+            self.action_reverse()
+        else:
+            self._sort(("-" if column.right or column.key == "robust" else "") + self._sort_key(column))
+
+    def _sort_key(self, column: Column) -> str:
+        """What the index sorts by. Under `robust` it is one attack, the commonest here: others are not comparable."""
+        if column.key != "robust":
+            return column.sort
+        lines = self._answer.lines if self._answer else ()
+        of = [line.run.metrics if isinstance(line, Row) else line.metrics for line in lines]
+        return max(ROBUST, key=lambda name: sum(robust_of(metrics) == name for metrics in of))
+
+    def _sort(self, sort: str) -> None:
+        self._table.to_top()
+        self._look(sort=sort)
+
+    def action_columns(self) -> None:
+        """Choose the columns."""
+
+        def answered(columns: tuple[str, ...] | None) -> None:
+            if columns is not None:
+                self.app.remember(columns=columns)
+                self._table.choose(columns)
+                self.load()
+
+        shown = [column.key for column in chosen(self.app.settings.columns)]
+        self.app.push_screen(ColumnsScreen(shown), answered)
+
+    def action_mark(self) -> None:
+        """Mark what is under the cursor, or unmark it, and go on to the next line."""
+        line = self._table.line
+        if isinstance(line, Row):
+            self._mark(self._marked ^ {line.run.id})
+        elif isinstance(line, GroupLine):
+            self._find(self._members(line), self._toggle)
+        self._table.action_move(1)
+
+    def action_mark_all(self) -> None:
+        """Mark all runs that fit, or none."""
+        if self._marked:
+            self._mark(frozenset())
+        else:
+            view = self._view
+            self._find(lambda: self._feed.runs(self._feed.ids(view)), self._toggle)
+
+    def _toggle(self, runs: list[RunRow]) -> None:
+        ids = frozenset(run.id for run in runs)
+        self._mark(self._marked - ids if ids <= self._marked else self._marked | ids)
+
+    def _mark(self, marked: frozenset[str]) -> None:
+        self._marked = marked
+        self._table.mark(marked)
+        self._entitle()
+
+    def action_act(self, name: str) -> None:
+        """Do one of ACTS to the marked runs, or to what is under the cursor."""
+        self._meant(lambda runs: ACTS[name](self, self.home, runs))
 
     def action_compare(self) -> None:
-        """Compare the finished pairs, or of the filtered runs those that pair up."""
-        field = self.query_one("#filter", Input)
-        self.app.push_screen(CompareScreen(self.home, field.value.strip()))
+        """Compare the marked runs or those of the group; else the finished pairs of what fits the filter."""
+        from trainctl.tui.screens.compare import CompareScreen
 
-    def action_stop(self) -> None:
-        """Ask whether the selected run is to stop."""
-        if run := self._selected():
-            ask_to_stop(self, self.home, run)
+        def compare(runs: list[RunRow]) -> None:
+            self.app.push_screen(CompareScreen(self.home, runs=[run.id for run in runs]))
 
-    def action_resume(self) -> None:
-        """Queue the selected run again."""
-        if run := self._selected():
-            resume(self, self.home, run)
+        line = self._table.line
+        if self._marked or isinstance(line, GroupLine):
+            self._meant(compare)
+        else:
+            self.app.push_screen(CompareScreen(self.home, self._view.filtered))
 
-    def _selected(self) -> RunRow | None:
-        run = self._runs.get(self.query_one(RunsTable).selected)
-        if run is None:
-            self.notify("there is no run under the cursor", severity="warning", markup=False)
-        return run
+    def action_launch(self) -> None:
+        """Choose a recipe and launch it."""
+        from trainctl.tui.screens.launch import LaunchScreen
+
+        self.app.push_screen(LaunchScreen(self.home))
+
+    def action_machine(self) -> None:
+        """The queue and the machine."""
+        from trainctl.tui.screens.machine import MachineScreen
+
+        self.app.push_screen(MachineScreen(self.home))
+
+    def _meant(self, deed: Deed) -> None:
+        """Do `deed` to the marked runs; without marks to the one under the cursor, or to all of the group there."""
+        line, marked = self._table.line, self._marked
+        if marked:
+            self._find(lambda: self._feed.runs(marked), deed)
+        elif isinstance(line, GroupLine):
+            self._find(self._members(line), deed)
+        elif isinstance(line, Row):
+            deed([line.run])
+        else:
+            self._nobody_there()
+
+    def _nobody_there(self) -> None:
+        self.notify("there is no run under the cursor", severity="warning", markup=False)
+
+    def _members(self, group: GroupLine) -> Callable[[], list[RunRow]]:
+        view = self._view
+        return lambda: self._feed.members(view, group.key)
+
+    @work(thread=True, exit_on_error=False)
+    def _find(self, find: Callable[[], list[RunRow]], deed: Deed) -> None:
+        """Look for runs on a thread; `deed` is done to them afterwards, on the screen's own."""
+        try:
+            self.post_message(self.Found(find(), deed))
+        except Exception as error:
+            self.post_message(self.Failed(error))
+
+    def on_home_screen_found(self, message: Found) -> None:
+        """Act on the runs that were looked for."""
+        message.deed(message.runs)

@@ -1,141 +1,188 @@
-"""A line chart in braille: two by four dots a character, several lines, a labelled axis, a legend."""
+"""The chart: draws what it is given, and is zoomed, panned and read off at a cursor."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from rich.text import Text
+from textual import events
+from textual.message import Message
+from textual.strip import Strip
 from textual.widget import Widget
 
-DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bit of the dot in column x, row y of a character
-AXIS = 7  # characters left of the plot
-COLORS = ("#2E86D1", "#E07B00")  # plain on a dark and on a light ground
+from trainctl.tui import themes
+from trainctl.tui.widgets.curves import Line, Plot, View
+from trainctl.tui.widgets.legend import Row
+from trainctl.tui.widgets.plot import AXIS, Frame, drawn
+from trainctl.tui.widgets.smoothing import SHARES
+
+__all__ = ["Chart", "Line", "View"]
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve as (x, y) points, x ascending. A dashed one is told apart without colour."""
-
-    label: str
-    points: tuple[tuple[float, float], ...]
-    color: str = COLORS[0]
-    dashed: bool = False
-
-
-class Chart(Widget):
+class Chart(Widget, can_focus=True):
     """Draws what `show` was given, in whatever space there is."""
 
     DEFAULT_CSS = "Chart { height: 1fr; width: 1fr; }"
 
+    @dataclass
+    class Turned(Message):
+        """Somebody looks at another part, or at a part in another way."""
+
+        chart: Chart
+
+        @property
+        def control(self) -> Chart:
+            """Of which chart."""
+            return self.chart
+
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._title, self._unit = "", "epoch"
-        self._lines: tuple[Line, ...] = ()
+        self._plot = Plot("", ())
+        self._drawn: tuple[tuple[Plot, int, int, str], list[Row]] | None = None
+        self._frame: Frame | None = None
+        self._extent: tuple[float, float] | None = None
 
-    def show(self, title: str, lines: Sequence[Line], unit: str = "epoch") -> None:
-        """Draw `lines`; `unit` is that of x. Nothing is sent to the terminal if nothing changed."""
-        given = (title, tuple(lines), unit)
-        if given != (self._title, self._lines, self._unit):
-            self._title, self._lines, self._unit = given
+    def show(
+        self, title: str, lines: Sequence[Line], unit: str = "epoch", y_unit: str = "",
+        extent: tuple[float, float] | None = None,
+    ) -> None:  # fmt: skip
+        """Draw `lines`; `unit` is that of x, `y_unit` stands behind the title. Nothing is drawn if nothing changed.
+
+        `extent` says between which x there are points, if the lines hold only those that are in view.
+        """
+        self._extent = extent
+        self._set(title=title, lines=tuple(lines), unit=unit, y_unit=y_unit)
+
+    @property
+    def view(self) -> View:
+        """What of the lines is looked at, and how."""
+        return self._plot.view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._set(view=view)
+
+    @property
+    def log_scale(self) -> bool:
+        """Whether y is drawn on a log scale."""
+        return self._plot.log
+
+    @log_scale.setter
+    def log_scale(self, log: bool) -> None:
+        self._set(log=log)
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return self._plot.title
+
+    def _set(self, **changes: object) -> None:
+        plot = replace(self._plot, **changes)  # type: ignore[arg-type]
+        if plot != self._plot:
+            self._plot = plot
             self.refresh()
 
-    def render(self) -> Text:
-        """The chart as text."""
-        return draw(self._title, self._lines, self._unit, self.size.width, self.size.height)
+    # --- looking --------------------------------------------------------------------------------------------
 
+    def zoom(self, factor: float, at: float | None = None) -> None:
+        """Show a range `factor` times as wide, keeping x `at` (else the cursor, else the middle) where it is."""
+        ends, whole = self._ends(), self._whole()
+        if ends is None or whole is None:
+            return
+        left, right = ends
+        if at is None:
+            cursor = self.view.cursor
+            at = cursor if cursor is not None and left <= cursor <= right else (left + right) / 2
+        left, right = at + (left - at) * factor, at + (right - at) * factor
+        if left <= whole[0] and right >= whole[1]:
+            self._turn(left=None, right=None)
+        elif right - left > 1e-9 * (whole[1] - whole[0]):
+            self._turn(left=max(left, whole[0]), right=min(right, whole[1]))
 
-def draw(title: str, lines: Sequence[Line], unit: str, width: int, height: int) -> Text:
-    """The chart in `width` by `height` characters: title and legend above, x below, y at the left."""
-    columns, rows = width - AXIS, height - 2
-    if columns < 4 or rows < 1:
-        return Text(title[:width])  # no room
-    finite = [(line, [(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]) for line in lines]
-    finite = [(line, points) for line, points in finite if points]
-    text = _head(title, [line for line, _ in finite], width)
-    if not finite:
-        return text.append("\n" * (1 + rows // 2) + " " * AXIS + "no values yet"[:columns], "dim")
-    xs = [x for _, points in finite for x, _ in points]
-    ys = [y for _, points in finite for _, y in points]
-    left, right, low, high = min(xs), max(xs), min(ys), max(ys)
-    cells = _cells(finite, columns, rows, (left, right), _widened(low, high))
-    for row in range(rows):
-        share = row / max(1, rows - 1)
-        label = (
-            _number(high - share * (high - low)) if row in (0, rows // 2, rows - 1) and (low < high or not row) else ""
-        )
-        text.append(f"\n{label:>{AXIS - 1}}", "dim").append("┤" if label else "│", "dim")
-        for column in range(columns):
-            bits, color = cells.get((column, row), (0, ""))
-            text.append(chr(0x2800 + bits) if bits else " ", color)
-    first, last = _number(left), f"{unit} {_number(right)}"
-    if len(first) + len(last) >= columns:
-        last = _number(right)
-    return text.append("\n" + " " * AXIS + (first + last.rjust(columns - len(first)))[:columns], "dim")
+    def pan(self, share: float) -> None:
+        """Move by a share of the range shown, as far as there are points."""
+        ends, whole = self._ends(), self._whole()
+        if ends is None or whole is None or self.view.left is None:
+            return
+        by = (ends[1] - ends[0]) * share
+        by = min(max(by, whole[0] - ends[0]), whole[1] - ends[1])
+        self._turn(left=ends[0] + by, right=ends[1] + by)
 
+    def step(self, direction: int) -> None:
+        """Move the cursor to the next point at least a character away; the first time to the first line's last."""
+        frame = self._frame
+        if frame is None:
+            return
+        xs = sorted({x for line in self._plot.lines for x, _ in line.points if frame.left <= x <= frame.right})
+        cursor = self.view.cursor
+        if not xs or cursor is None or not frame.left <= cursor <= frame.right:
+            first = [x for x, _ in self._plot.lines[0].points if x in xs]
+            self._turn(cursor=max(first or xs, default=None))
+            return
+        least = (frame.right - frame.left) / max(1, frame.columns)
+        at = bisect_left(xs, cursor + least * 0.999) if direction > 0 else bisect_right(xs, cursor - least * 0.999) - 1
+        self._turn(cursor=xs[min(max(at, 0), len(xs) - 1)])
 
-def _head(title: str, lines: Sequence[Line], width: int) -> Text:
-    """Title and legend; the title is cut before the legend is."""
-    legend = Text()
-    for line in lines if len(lines) > 1 else ():
-        legend.append(f" {'╍' if line.dashed else '━'}{line.label}", line.color)
-    legend.truncate(width, overflow="ellipsis")
-    head = Text(title, "bold")
-    head.truncate(max(0, width - len(legend)), overflow="ellipsis", pad=True)
-    return head + legend
+    def smoother(self) -> None:
+        """The next half-life; behind the longest none."""
+        at = SHARES.index(self.view.smoothing) if self.view.smoothing in SHARES else 0
+        self._turn(smoothing=SHARES[(at + 1) % len(SHARES)])
 
+    def reset(self) -> None:
+        """Show all, without a cursor."""
+        self._turn(left=None, right=None, cursor=None)
 
-def _widened(low: float, high: float) -> tuple[float, float]:
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
+    def _turn(self, **changes: float | None) -> None:
+        view = replace(self.view, **changes)  # type: ignore[arg-type]
+        if view != self.view:
+            self.view = view
+            self.post_message(self.Turned(self))
 
+    def _ends(self) -> tuple[float, float] | None:
+        return (self._frame.left, self._frame.right) if self._frame else None
 
-def _cells(
-    lines: Sequence[tuple[Line, list[tuple[float, float]]]],
-    columns: int, rows: int, xs: tuple[float, float], ys: tuple[float, float],
-) -> dict[tuple[int, int], tuple[int, str]]:  # fmt: skip
-    """Bits and colour of each character that is not empty; the first line is drawn on top."""
-    cells: dict[tuple[int, int], tuple[int, str]] = {}
-    width, height = columns * 2 - 1, rows * 4 - 1
-    for line, points in reversed(lines):
-        dots = [
-            (round((x - xs[0]) / ((xs[1] - xs[0]) or 1) * width), round((ys[1] - y) / (ys[1] - ys[0]) * height))
-            for x, y in points
-        ]
-        for x, y in _stroke(_sampled(dots)):
-            if line.dashed and (x + y) // 2 % 2 and len(dots) > 1:
-                continue
-            cell = (x // 2, y // 4)
-            bits, _ = cells.get(cell, (0, ""))
-            cells[cell] = (bits | DOTS[x % 2][y % 4], line.color)
-    return cells
+    def _whole(self) -> tuple[float, float] | None:
+        """The x between which there are points."""
+        ends = [x for line in self._plot.lines for x, _ in (line.points[:1] + line.points[-1:])]
+        return self._extent or ((min(ends), max(ends)) if ends else None)
 
+    # --- the mouse ------------------------------------------------------------------------------------------
 
-def _sampled(dots: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """At most four points a column: the first, the lowest, the highest and the last, so that no spike is lost."""
-    column: list[tuple[int, int]] = []
-    for dot in (*dots, (-1, 0)):
-        if column and dot[0] != column[0][0]:
-            yield from (column[0], min(column), max(column), column[-1])
-            column = []
-        column.append(dot)
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor there."""
+        if self._frame and 0 <= event.x - AXIS < self._frame.columns:
+            self._turn(cursor=self._frame.x(event.x - AXIS))
 
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Look closer at where the pointer is."""
+        self._wheel(event, 0.8)
 
-def _stroke(dots: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """All dots on the way from each point to the next."""
-    before: tuple[int, int] | None = None
-    for x, y in dots:
-        x0, y0 = before or (x, y)
-        steps = max(abs(x - x0), abs(y - y0), 1)
-        for step in range(steps + 1):
-            yield x0 + round((x - x0) * step / steps), y0 + round((y - y0) * step / steps)
-        before = (x, y)
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Look at more."""
+        self._wheel(event, 1.25)
 
+    def _wheel(self, event: events.MouseEvent, factor: float) -> None:
+        event.stop()
+        if self._frame:
+            self.zoom(factor, self._frame.x(min(max(event.x - AXIS, 0), self._frame.columns - 1)))
 
-def _number(value: float) -> str:
-    """At most six characters."""
-    if value == int(value) and abs(value) < 1e5:
-        return str(int(value))
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{max(0, 3 - len(str(int(abs(value)))))}f}"
-    return f"{value:.0e}"
+    # --- drawing --------------------------------------------------------------------------------------------
+
+    def on_focus(self) -> None:
+        """Mark the title."""
+        self._set(focused=True)
+
+    def on_blur(self) -> None:
+        """Unmark it."""
+        self._set(focused=False)
+
+    def render_line(self, y: int) -> Strip:
+        """One row of the picture, which is drawn anew when what it shows, its size or the theme has changed."""
+        given = (self._plot, self.size.width, self.size.height, self.app.theme)
+        if self._drawn is None or self._drawn[0] != given:
+            rows, self._frame = drawn(*given[:3], themes.series(self.app.theme))
+            self._drawn = given, rows
+        rows = self._drawn[1]
+        strip = Strip(rows[y] if y < len(rows) else []).adjust_cell_length(self.size.width)
+        return strip.apply_style(self.rich_style)

@@ -1,0 +1,66 @@
+"""Whatever is pressed, and however the window changes, nothing raises."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from dashboard import Watched, made, opened
+from textual.pilot import Pilot
+
+from trainctl.launch import scheduler
+from trainctl.tui import keys
+
+BATCH = 25
+MORE = (
+    "up", "down", "pageup", "pagedown", "home", "end", "tab", "shift+tab", "backspace", "delete", "space", "y", "n",
+    "0", "5", "=", ">", "e", "ctrl+a", "ctrl+k", "ctrl+w", "f5", "[", "]", "ä", "backslash", "quotation_mark",
+)  # fmt: skip
+LEAVES = {"q", "ctrl+q", "ctrl+c"}  # they end the dashboard, as they should
+
+
+def every_key() -> list[str]:
+    known = {key for entry in keys.KEYS for key in entry.keys.split(",")}
+    return sorted((known | set(MORE)) - LEAVES)
+
+
+async def pressed(pilot: Pilot[None], names: list[str]) -> None:
+    """As fast as somebody's elbow: without waiting for what each one does."""
+    app = pilot.app
+    for start in range(0, len(names), BATCH):
+        await app._press_keys(names[start : start + BATCH])
+        await pilot.pause()
+        assert app.is_running
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("size", "seed"), [((80, 24), 0), ((120, 40), 1)])
+async def test_random_keys(tmp_path: Path, size: tuple[int, int], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ensure", lambda home: None)
+    monkeypatch.chdir(tmp_path)  # what is exported by chance lands here
+    chance = random.Random(seed)
+    app = Watched(made(tmp_path / "home"))
+    async with app.run_test(size=size) as pilot:
+        await opened(pilot)
+        await pressed(pilot, chance.choices(every_key(), k=2500))
+    assert not (tmp_path / "home" / "dashboard.log").exists(), (tmp_path / "home" / "dashboard.log").read_text()
+
+
+@pytest.mark.slow
+async def test_a_storm_of_resizes(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    app = Watched(made(tmp_path / "home"))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(pilot)
+        for key in ("", "enter", "2", "escape", "c", "escape", "l", "escape", "m", "escape", "question_mark"):
+            if key:
+                await pilot.press(key)
+            for _ in range(20):
+                await pilot.resize_terminal(
+                    chance.choice([1, 2, 20, 40, 80, 120, 300]), chance.choice([1, 2, 5, 24, 60, 90])
+                )
+            await pilot.resize_terminal(120, 40)
+            await pilot.pause()
+    assert not (tmp_path / "home" / "dashboard.log").exists(), (tmp_path / "home" / "dashboard.log").read_text()

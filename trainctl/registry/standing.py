@@ -1,0 +1,20 @@
+"""What already stands in the home when more runs are to be started."""
+
+from __future__ import annotations
+
+from trainctl.home import Home
+from trainctl.registry import query
+
+AT_WORK = ("queued", "starting", "running", "stopping")
+
+
+def done(home: Home) -> dict[tuple[str, int | None], str]:
+    """Id of the newest run that is done, by group and seed. The index is taken as it is."""
+    question = """SELECT "group", seed, id FROM runs WHERE status = 'done' ORDER BY created, id"""
+    return {(group, seed): run for group, seed, run in query._select(home, question)}
+
+
+def ahead(home: Home) -> int:
+    """How many runs are queued or at work."""
+    question = f"SELECT count(*) FROM runs WHERE status IN ({', '.join('?' * len(AT_WORK))})"
+    return sum(count for (count,) in query._select(home, question, AT_WORK))

@@ -1,0 +1,61 @@
+"""Keys one after the other, so that what is typed fast means what it says."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import Any
+
+from textual import events
+from textual.app import App
+from textual.dom import DOMNode
+
+PASSES = 2  # behind the key, and behind what it made its receiver say, as "this line was entered"
+PATIENCE = 0.3  # seconds for a key whose receiver went away with it
+
+
+class OneKeyAtATime(App[None]):
+    """An app that gives a key to what has the focus once the keys before it were obeyed.
+
+    Textual forwards each at once. Of `/status` typed in one go it would take the s for "stop", as long as the slash
+    has not yet opened the filter: dangerous where one types over a slow line, or pastes.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self._typed: deque[events.Key] = deque()
+        self._under_way = 0
+        self._count = 0
+
+    async def on_event(self, event: events.Event) -> None:
+        """Hold a key back while another is under way."""
+        if not isinstance(event, events.Key) or event.is_forwarded:
+            await super().on_event(event)
+            return
+        self._typed.append(event)
+        if not self._under_way:
+            await self._give_next()
+
+    async def _give_next(self) -> None:
+        if not self._typed:
+            return
+        self._count += 1
+        self._under_way = number = self._count
+        receiver = self.focused or self.screen
+        await super().on_event(self._typed.popleft())
+        self._follow(receiver, receiver, PASSES, number)
+        self.set_timer(PATIENCE, partial(self._obeyed, number))
+
+    def _follow(self, receiver: DOMNode, node: DOMNode, passes: int, number: int) -> None:
+        """Go behind the key through the same queues: from its receiver up to the app, where bindings are looked up."""
+        if node is not self and node.call_later(self._follow, receiver, node.parent or self, passes, number):
+            return
+        if passes > 1:
+            self.call_later(self._follow, receiver, receiver, passes - 1, number)
+        else:
+            self.call_later(self._obeyed, number)
+
+    async def _obeyed(self, number: int) -> None:
+        if number == self._under_way:
+            self._under_way = 0
+            await self._give_next()
