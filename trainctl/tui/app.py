@@ -5,7 +5,11 @@ It only looks, and asks runs to stop or to go on. Leaving it ends none.
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -36,7 +40,16 @@ def run(home: Home, *, low_bandwidth: bool = False) -> None:
     app = Dashboard(home)
     if low_bandwidth:
         app.settings = replace(app.settings, low_bandwidth=True)
+    threading.Thread(target=_leave_with_the_terminal, daemon=True).start()
     app.run()
+
+
+def _leave_with_the_terminal() -> None:
+    """End this process once its terminal is gone, which the kernel need not tell by a signal: else it would spin."""
+    gone = select.poll()
+    gone.register(sys.stdin.fileno(), 0)  # a hang-up is told in any case
+    gone.poll()
+    os._exit(128 + signal.SIGHUP)
 
 
 class Dashboard(OneKeyAtATime):
