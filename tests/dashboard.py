@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from folders import append, make_run
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -99,3 +100,12 @@ async def select(pilot: Pilot[None], run: str) -> None:
         await pilot.press("down")
         assert table(pilot).cursor_row == before + 1
     await until(pilot, lambda: run in str(pilot.app.screen.query_one("#facts", Static).content))
+
+
+CHARACTERS = {"space": " ", "slash": "/", "equals_sign": "=", "question_mark": "?", "minus": "-", "plus": "+"}
+
+
+def key(name: str) -> events.Key:
+    """A key as the terminal gives it, for a test that does not wait for what each one does."""
+    name = {character: long for long, character in CHARACTERS.items()}.get(name, name)
+    return events.Key(name, CHARACTERS.get(name, name if len(name) == 1 else None))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dashboard import Watched, made, opened, until
-from textual import events
+from dashboard import Watched, key, made, opened, until
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -16,9 +15,7 @@ from trainctl.tui.screens.home import HomeScreen
 def burst(pilot: Pilot[None], names: list[str]) -> None:
     """All at once, as a paste or a slow line brings them."""
     for name in names:
-        pilot.app.post_message(
-            events.Key({"/": "slash", "=": "equals_sign"}.get(name, name), name if len(name) == 1 else None)
-        )
+        pilot.app.post_message(key(name))
 
 
 @pytest.mark.parametrize("text", ["status=done", "sssqrd", "seed=1"])

@@ -72,10 +72,12 @@ def test_from_an_empty_home_to_a_table_for_the_paper(home: Home, terminal: Termi
     assert len(home.run_dirs()) == 2
 
     terminal.run()  # open again
-    terminal.wait(lambda screen: len(re.findall(r"✔ done", screen)) == 2, 240)
+    terminal.wait(lambda screen: len(re.findall("✔ done +digits", screen)) == 2, 240)
     terminal.press("c")
-    screen = terminal.wait("baseline")
-    terminal.wait(lambda screen: "TRAIN" in screen and "pgd20" in screen.lower())
+    terminal.wait(lambda screen: "+ TRAIN" in screen and "PGD-20" in screen and "Δ" in screen)
+    terminal.press("2")  # its curves
+    terminal.wait(lambda screen: re.search("[\u2801-\u28ff]", screen))
+    terminal.press("1")
     terminal.press("e")
     terminal.wait("comparison")
     table = tmp_path / "table.tex"
