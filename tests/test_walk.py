@@ -79,7 +79,7 @@ def test_from_an_empty_home_to_a_table_for_the_paper(home: Home, terminal: Termi
     terminal.wait(lambda screen: re.search("[\u2801-\u28ff]", screen))
     terminal.press("1")
     terminal.press("e")
-    terminal.wait("comparison")
+    terminal.wait("Export what is shown to a file")
     table = tmp_path / "table.tex"
     terminal.press("C-u")
     terminal.type(str(table))

@@ -20,6 +20,17 @@ from trainctl.tui.feed.export import FORMS, Form, Shown, check, export, form_of
 KEYS = "enter writes it, ↑↓ choose the format, esc leaves"
 
 
+class Choice(RadioButton):
+    """A radio button whose mark is empty unless it is chosen: Textual tells the two apart by colour alone."""
+
+    BUTTON_INNER = " "
+
+    def watch_value(self) -> None:
+        """Fill the mark, or empty it."""
+        self.BUTTON_INNER = "●" if self.value else " "
+        super().watch_value()
+
+
 class ExportScreen(ModalScreen[str]):
     """Asks for the file; gives what to say, or "" if nothing was written."""
 
@@ -50,7 +61,7 @@ class ExportScreen(ModalScreen[str]):
             yield Input(f"{self._what.tab}{self._form.ending}", id="file", compact=True)
             with RadioSet(compact=True):
                 for form in FORMS:
-                    yield RadioButton(Text(form.said), form is self._form, compact=True)
+                    yield Choice(Text(form.said), form is self._form, compact=True)
             yield Static(KEYS, id="answer", markup=False)
 
     def on_mount(self) -> None:
