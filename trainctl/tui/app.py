@@ -23,6 +23,7 @@ from trainctl.errors import UsageError
 from trainctl.home import Home
 from trainctl.registry.watch import Watch
 from trainctl.tui import keys, settings
+from trainctl.tui.feed.errors import explain
 from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.home import HomeScreen
 from trainctl.tui.screens.live import LiveScreen
@@ -87,6 +88,14 @@ class Dashboard(OneKeyAtATime):
                 yield SystemCommand(f"{key.word} ({key.shown})", key.help, partial(self.run_action, key.action))
         for theme in THEMES:
             yield SystemCommand(f"Theme: {theme.name}", "Colours of the dashboard", partial(self._wear, theme.name))
+
+    async def run_action(self, *given: Any, **named: Any) -> bool:
+        """Do what a key or the palette asks for; a mistake of ours in it is told, and the screen stays."""
+        try:
+            return await super().run_action(*given, **named)
+        except Exception as error:
+            self.notify(explain(error, self.home), severity="error", markup=False)
+            return True
 
     def remember(self, **changes: Any) -> None:
         """Change settings, and keep them for the next time."""

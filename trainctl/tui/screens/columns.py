@@ -14,13 +14,14 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from trainctl.tui.columns import COLUMNS, DEFAULT
+from trainctl.tui.screens.once import OnceScreen
 
 HINT = """\
 space shows or hides, shift+↑ and shift+↓ move, r: the usual ones
 enter takes it, esc leaves. Without room the last ones are left out."""
 
 
-class ColumnsScreen(ModalScreen[tuple[str, ...]]):
+class ColumnsScreen(OnceScreen[tuple[str, ...]], ModalScreen[tuple[str, ...]]):
     """Gives the keys of the columns in their order, () for the usual ones, or None if the person left."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -15,11 +15,12 @@ from textual.widgets import Button, Static
 
 from trainctl.cli.common import printable
 from trainctl.tui.feed.errors import explain
+from trainctl.tui.screens.once import OnceScreen
 
 WAIT = "…"
 
 
-class ConfirmScreen(ModalScreen[bool]):
+class ConfirmScreen(OnceScreen[bool], ModalScreen[bool]):
     """Gives True for yes. No is what enter means, so that nothing is lost by haste.
 
     A `warning` that takes a while to find out is called on a thread, and there is no yes before it has been read.

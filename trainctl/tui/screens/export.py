@@ -16,6 +16,7 @@ from trainctl.errors import UsageError
 from trainctl.home import Home
 from trainctl.tui.feed.errors import explain
 from trainctl.tui.feed.export import FORMS, Form, Shown, check, export, form_of
+from trainctl.tui.screens.once import OnceScreen
 
 KEYS = "enter writes it, ↑↓ choose the format, esc leaves"
 
@@ -31,7 +32,7 @@ class Choice(RadioButton):
         super().watch_value()
 
 
-class ExportScreen(ModalScreen[str]):
+class ExportScreen(OnceScreen[str], ModalScreen[str]):
     """Asks for the file; gives what to say, or "" if nothing was written."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from trainctl.tui import keys
 from trainctl.tui.screens.live import LiveScreen
+from trainctl.tui.screens.once import OnceScreen
 from trainctl.tui.text import GLYPHS, KINDS, color
 
 MARKS = """\
@@ -25,7 +26,7 @@ curve: the accuracy by which the best checkpoint is chosen, over the epochs; its
 In tables the arrows, page up, page down, home and end move, a click selects, a double click opens."""
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(OnceScreen[None], ModalScreen[None]):
     """Any of esc, ?, q leaves it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "Back")]

@@ -180,6 +180,11 @@ class HomeScreen(LiveScreen):
         said.update(Text(f"{first}\n{one_line(mistake.hint)}", no_wrap=True, overflow="ellipsis"))
 
     @property
+    def _seen(self) -> View:
+        """What the table shows: the answer to the newest question may still be on its way."""
+        return self._answer.asked.view if self._answer else self._view
+
+    @property
     def _table(self) -> RunsTable:
         return self.query_one(RunsTable)
 
@@ -245,12 +250,12 @@ class HomeScreen(LiveScreen):
 
     def action_fold(self) -> None:
         """Close the group under the cursor, or that of the run there."""
-        line, view = self._table.line, self._view
+        line, view = self._table.line, self._seen
         if not view.group or line is None:
             return
         group = line.key if isinstance(line, GroupLine) else group_of(line.run, view)
         self._table.to_line(GROUP + group)
-        self._look(opened=view.opened - {group})
+        self._look(opened=self._view.opened - {group})
 
     def action_group(self) -> None:
         """Group by the next of the ways there are."""
@@ -320,7 +325,7 @@ class HomeScreen(LiveScreen):
         if self._marked:
             self._mark(frozenset())
         else:
-            view = self._view
+            view = self._seen
             self._find(lambda: self._feed.runs(self._feed.ids(view)), self._toggle)
 
     def _toggle(self, runs: list[RunRow]) -> None:
@@ -377,7 +382,7 @@ class HomeScreen(LiveScreen):
         self.notify("there is no run under the cursor", severity="warning", markup=False)
 
     def _members(self, group: GroupLine) -> Callable[[], list[RunRow]]:
-        view = self._view
+        view = self._seen
         return lambda: self._feed.members(view, group.key)
 
     @work(thread=True, exit_on_error=False)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.message import Message
-from textual.screen import Screen
 
 from trainctl.tui.feed.errors import explain
+from trainctl.tui.screens.once import OnceScreen
 
 if TYPE_CHECKING:
     from trainctl.tui.app import Dashboard
@@ -21,7 +21,7 @@ PERIOD = 0.4  # seconds between two questions, so that a line of an engine is se
 LOW_BANDWIDTH = 1.0  # the same where each redraw travels over a slow line
 
 
-class LiveScreen(Screen[None]):
+class LiveScreen(OnceScreen[None]):
     """Asks `question` on a thread, one at a time and only while it is seen, and gives the answer to `show`.
 
     A question that finds nothing new answers None, and nothing is drawn.

@@ -15,11 +15,12 @@ from textual.widgets import Input, Static
 from trainctl.cli.common import printable
 from trainctl.errors import UsageError
 from trainctl.tui.feed.errors import explain
+from trainctl.tui.screens.once import OnceScreen
 
 KEYS = "enter takes it, esc leaves"
 
 
-class PromptScreen(ModalScreen[str]):
+class PromptScreen(OnceScreen[str], ModalScreen[str]):
     """Gives the line, or None if the person left. What `check` raises (UsageError) is shown as one types."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave")]
