@@ -13,6 +13,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from engine.rundir import FINAL, RunDir
@@ -198,7 +200,8 @@ def _stamp(connection: sqlite3.Connection) -> int:
 
 def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], status: str) -> dict[str, object]:
     """The row of `runs`: a function of the folder's files alone."""
-    run, labels, settings = folder.json("run.json"), folder.json("labels.json"), read_settings(folder)
+    run, labels = folder.json("run.json"), folder.json("labels.json")
+    settings, as_json, our_reading = _recipe(folder, _stat(folder.recipe))
     tags = labels.get("tags", run.get("tags"))
     topology = settings.get("topology.enabled") is True
     metrics, measured = _metrics(connection, folder.id, seen)
@@ -207,7 +210,7 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
         "name": text(run.get("name")) or folder.id,
         "recipe": text(run.get("recipe")),
         "title": text(settings.get("title")),
-        "our_reading": text(reading(settings)),
+        "our_reading": our_reading,
         "method": text(settings.get("method.name")),
         "topology": topology,
         "dataset": text(settings.get("data.dataset")),
@@ -226,10 +229,26 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
         "metrics": json.dumps(metrics),
         "tags": json.dumps([text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
         "note": text(labels.get("note")),
-        "settings": json.dumps(settings, default=str),
+        "settings": as_json,
         "threats": json.dumps(measured),
         "archived": labels.get("archived") is True,
     }
+
+
+@lru_cache(maxsize=64)  # of runs at work everything else is read several times a second
+def _recipe(folder: RunDir, stat: object) -> tuple[dict[str, Any], str, str]:
+    """The recipe with dotted keys, the same as JSON, and what of it is our reading."""
+    settings = read_settings(folder)
+    return settings, json.dumps(settings, default=str), text(reading(settings))
+
+
+def _stat(path: Path) -> object:
+    """Another value whenever the file is replaced."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_settings(folder: RunDir) -> dict[str, Any]:

@@ -217,9 +217,29 @@ def _select(home: Home, query: str, values: tuple[object, ...] = ()) -> list[tup
     return ask(home, lambda connection: connection.execute(query, values).fetchall()) or []
 
 
+def hold(home: Home) -> sqlite3.Connection | None:
+    """A connection that is kept open for its own sake; None if there is no index that can be read.
+
+    Who closes the last one folds the journal into the file. That takes longer than a question, and would be done for
+    each one asked.
+    """
+    connection = None
+    try:
+        connection = _connect(home) if home.index.exists() else None
+        if connection is not None:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.Error:  # whoever asks something is told
+        if connection is not None:
+            connection.close()
+        return None
+    return connection
+
+
 def _connect(home: Home) -> sqlite3.Connection:
     # WAL wants to write beside the file; where that is not allowed nobody else writes either.
     frozen = "" if os.access(home.path, os.W_OK) else "&immutable=1"
-    connection = sqlite3.connect(f"file:{quote(str(home.index))}?mode=ro{frozen}", uri=True, timeout=5.0)
+    connection = sqlite3.connect(
+        f"file:{quote(str(home.index))}?mode=ro{frozen}", uri=True, timeout=5.0, check_same_thread=False
+    )
     connection.execute("PRAGMA query_only = 1")
     return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 
@@ -11,7 +12,7 @@ from trainctl.registry import ingest, query
 
 PERIOD = 1.0  # seconds between two full refreshes at least, and between two looks whether processes are alive
 TICK = 2_000_000_000  # nanoseconds; the coarsest clock of a file system
-SHARE = 100  # a full refresh is waited for this many times as long as it takes,
+SHARE = 300  # a full refresh is waited for this many times as long as it takes,
 LONGEST = 60.0  # but no longer than these seconds
 
 
@@ -34,6 +35,7 @@ class Watch:
         # Names that are there and not in the index, or in the index and not there.
         self._pending: set[str] = set()
         self._full_due = self._alive_due = 0.0
+        self._held: tuple[int, sqlite3.Connection | None] = (0, None)
 
     def look(self) -> int:
         """Bring the index up to date; returns `version`. The first look takes the index as it is, if there is one.
@@ -48,7 +50,19 @@ class Watch:
             if stamp != self._stamp or not self.version:
                 self._stamp, self.version = stamp, self.version + 1
                 self._unfinished = query.watched(self.home) if stamp else {}
+                self._hold()
             return self.version
+
+    def _hold(self) -> None:
+        """Keep the index open, or the one that took its place."""
+        try:
+            file = os.stat(self.home.index).st_ino  # noqa: PTH116
+        except OSError:
+            return
+        if file != self._held[0]:
+            if self._held[1] is not None:
+                self._held[1].close()
+            self._held = file, query.hold(self.home)
 
     def wake(self) -> None:
         """Have the next look see everything, since something was done that it might otherwise see later."""

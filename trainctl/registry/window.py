@@ -225,9 +225,14 @@ class _Rows:
         return self._once("ordered", lambda: self._execute(question).fetchall())
 
     def _whole(self, rowids: list[int]) -> list[RunRow]:
+        # A row that changes gets another rowid, so what was read once is right.
+        read: dict[int, RunRow] = self._kept.get("rows", (None, {}))[1]
+        missing = [row for row in rowids if row not in read]
         question = f"SELECT rowid, {query._COLUMNS} FROM runs WHERE rowid {AMONG}"
-        found = {row: query._run(rest) for row, *rest in self._execute(question, (json.dumps(rowids),))}
-        return [found[row] for row in rowids]
+        found = {row: query._run(rest) for row, *rest in self._execute(question, (json.dumps(missing),))}
+        read = {row: read.get(row) or found[row] for row in rowids}
+        self._kept["rows"] = None, read
+        return list(read.values())
 
     def _once(self, name: str, work: Callable[[], T]) -> T:
         """What `work` returns, unless it was done for the same rows of the same index."""

@@ -154,7 +154,7 @@ class HomeScreen(LiveScreen):
         room = self.size.width - text.cell_len - 2
         if len(place) <= room:
             text.append(" " * (room - len(place) + 1) + place, "dim")
-        self.query_one("#title", Static).update(text)
+        self.query_one("#title", Static).update(text, layout=False)
 
     def _counts(self, answer: Overview) -> list[str]:
         counts, window = dict(answer.window.counts), answer.window
@@ -168,7 +168,7 @@ class HomeScreen(LiveScreen):
         said = self.query_one("#mistake", Static)
         said.set_class(mistake is not None, "-wrong")
         if mistake is None:
-            said.update(Text("\n".join(FILTER_HELP), no_wrap=True, overflow="ellipsis"))
+            said.update(Text("\n".join(FILTER_HELP), no_wrap=True, overflow="ellipsis"), layout=False)
             return
         text, at, typed = one_line(mistake.text), mistake.at, self.query_one("#filter", Input).value
         if at is not None:
@@ -177,7 +177,7 @@ class HomeScreen(LiveScreen):
             first = f"{text} ^".rjust(at + 1)  # what does not fit behind the caret stands before it
         else:
             first = text if at is None else " " * at + f"^ {text}"
-        said.update(Text(f"{first}\n{one_line(mistake.hint)}", no_wrap=True, overflow="ellipsis"))
+        said.update(Text(f"{first}\n{one_line(mistake.hint)}", no_wrap=True, overflow="ellipsis"), layout=False)
 
     @property
     def _seen(self) -> View:

@@ -91,7 +91,9 @@ class RunScreen(LiveScreen):
     def show(self, answer: RunView) -> None:
         """Draw what has changed."""
         self._view = answer
-        self.query_one("#facts", Static).update(about.heading(answer.selected, answer.twin, self.app.theme))
+        self.query_one("#facts", Static).update(
+            about.heading(answer.selected, answer.twin, self.app.theme), layout=False
+        )
         if answer.ask.tab == "curves" and answer.ask.unit == self._wanted.unit:
             self._draw(answer)
         if answer.recipe:

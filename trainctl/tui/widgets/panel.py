@@ -53,12 +53,14 @@ class Panel(Vertical):
             written, curves = facts(selected, self.app.theme), [curve for curve in selected.curves if len(curve[1]) > 1]
         else:
             written, curves = about(selected) if selected else Text(), []
-        self.query_one("#facts", Static).update(written)
+        self.query_one("#facts", Static).update(written, layout=False)  # every part has a fixed size
         for number in (0, 1):
             self.query_one(f"#curve-{number}").display = number < len(curves)
             if number < len(curves):
                 name, values = curves[number]
-                self.query_one(f"#spark-name-{number}", Static).update(Text(f"{name} {values[-1]:.4g}", "dim"))
+                self.query_one(f"#spark-name-{number}", Static).update(
+                    Text(f"{name} {values[-1]:.4g}", "dim"), layout=False
+                )
                 line = self.query_one(f"#spark-{number}", Sparkline)
                 if line.data != list(values):
                     line.data = list(values)
@@ -72,7 +74,7 @@ class Panel(Vertical):
         selected = self._selected if isinstance(self._selected, Selected) else None
         room = max(1, self.query_one("#log-tail").size.height)
         shown = "\n".join(selected.log[-room:] or (SILENT,)) if selected else ""
-        self.query_one("#log-tail", Static).update(Text(shown, "dim", no_wrap=True, overflow="ellipsis"))
+        self.query_one("#log-tail", Static).update(Text(shown, "dim", no_wrap=True, overflow="ellipsis"), layout=False)
 
 
 def facts(selected: Selected, theme: str = "") -> Text:

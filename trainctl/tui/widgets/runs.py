@@ -277,13 +277,16 @@ class RunsTable(ScrollView, can_focus=True, inherit_bindings=False):
         columns = chosen(self._columns)
         look = Look(self.app.theme, time.time(), width < SHORT, view.opened, bool(view.group))
         before, self._cells = self._cells, {}
+        fresh: list[dict[str, Text]] = []
         for line in answer.lines:
             found = before.get(key(line))
-            cells = found[1] if found and found[0] == line else {col.key: col.cell(line, look) for col in columns}
-            self._cells[key(line)] = (line, cells)
+            if found is None or found[0] != line:
+                found = line, {column.key: column.cell(line, look) for column in columns}
+                fresh.append(found[1])
+            self._cells[key(line)] = found
         by = sorted_column(columns, view.sort)
         for column in columns:
-            longest = max((cells[column.key].cell_len for _, cells in self._cells.values()), default=0)
+            longest = max((cells[column.key].cell_len for cells in fresh), default=0)
             longest = max(min(longest, column.widest), len(column.heading) + (column is by))
             # Columns only grow while one scrolls, so that they do not jump to and fro.
             self._needed[column.key] = max(self._needed.get(column.key, 0), longest)
