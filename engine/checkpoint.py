@@ -57,7 +57,8 @@ def _keep(path: Path) -> None:
 def load_newest(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str] | None:
     """(tensors, state, warning) of `path`, or if it is damaged of the generation before it; None if there is neither.
 
-    CheckpointError if none of them can be read.
+    A damaged one is renamed, so that it can be looked at and takes nobody's place. CheckpointError if none of them can
+    be read.
     """
     errors: list[CheckpointError] = []
     for generation in (path, previous(path)):
@@ -68,6 +69,8 @@ def load_newest(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str] | N
         except CheckpointError as error:
             errors.append(error)
         else:
+            if errors:  # out of the way: it must not become the generation before the next one
+                path.replace(path.with_name(f"{path.name}.damaged"))
             return tensors, state, f"{errors[0]}; the one before it is used" if errors else ""
     if errors:
         raise errors[0]

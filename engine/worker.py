@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 import sys
@@ -145,8 +146,9 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     setup = machine.prepare(recipe.run)
     rundir.write_json("env.json", machine.environment(recipe, setup))
     rundir.checkpoints.mkdir(exist_ok=True)
-    for left in rundir.checkpoints.glob(".*"):  # by a process that was killed while it wrote; the folder is ours now
-        left.unlink()
+    for left in (*rundir.checkpoints.glob(".*.tmp"), *rundir.checkpoints.glob(".*.kept")):
+        with contextlib.suppress(OSError):
+            left.unlink()  # by a process that was killed while it wrote; the folder is ours now
     if not rundir.events.exists():
         rundir.events.touch()
 

@@ -140,7 +140,7 @@ def test_from_a_damaged_checkpoint_it_goes_on_with_the_one_before(make_folder: M
     assert done.returncode == 0 and "last.safetensors: damaged checkpoint" in done.stdout
     assert json.loads(run.attempts.read_text().splitlines()[-1])["resumed_from"] > 0
     assert (weights(run), weights(run, "best"), timeless(run), evaluations(run)) == whole
-    names = ["best.safetensors", "last.safetensors", "last.safetensors.previous"]
+    names = ["best.safetensors", "last.safetensors", "last.safetensors.damaged", "last.safetensors.previous"]
     assert sorted(path.name for path in run.checkpoints.iterdir()) == names
 
 

@@ -427,7 +427,7 @@ async def test_every_key_of_the_runs_does_what_it_says(home: Home, size: tuple[i
         await press(keys.HOME, "r", lambda: len(app.told) > before)
         await press(keys.HOME, "A", lambda: "archived" in told(pilot))
         await press(keys.EVERYWHERE, "t", lambda: app.theme == "trainctl-light")
-        await press(keys.EVERYWHERE, "f2", lambda: app.settings.low_bandwidth)
+        await press(keys.EVERYWHERE, "f2", lambda: app.low_bandwidth)
         await press(keys.EVERYWHERE, "question_mark", on(HelpScreen))
         await pilot.press("escape")
         await press(keys.EVERYWHERE, "ctrl+p", on(CommandPalette))

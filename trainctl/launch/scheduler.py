@@ -60,7 +60,17 @@ def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
 
 def alive(home: Home) -> bool:
     """True if a scheduler serves `home`."""
-    return _lock(home).exists() and not _free(home)
+    try:
+        descriptor = os.open(_lock(home), os.O_RDONLY)  # also where one may only look
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _free(home: Home) -> bool:

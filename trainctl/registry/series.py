@@ -191,7 +191,8 @@ class _Held:
         left = first if wanted.left is None else max(first, wanted.left)
         right = last if wanted.right is None else min(last, wanted.right)
         if not self.width:
-            self.width = 2.0 ** math.floor(math.log2(max(right - left, 1e-9) / wanted.buckets))
+            span = min(max(right - left, 1e-9), 1e300)
+            self.width = 2.0 ** math.floor(math.log2(span / wanted.buckets))
         while int(right / self.width) - int(left / self.width) >= wanted.buckets:
             self._halve()
         start = self.newest[0] + 1 if self.newest else first_step

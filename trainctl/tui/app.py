@@ -40,7 +40,7 @@ def run(home: Home, *, low_bandwidth: bool = False) -> None:
         raise UsageError("the dashboard needs a terminal", "`trainctl ls` and `trainctl watch` do not")
     app = Dashboard(home)
     if low_bandwidth:
-        app.settings = replace(app.settings, low_bandwidth=True)
+        app.low_bandwidth = True
     threading.Thread(target=_leave_with_the_terminal, daemon=True).start()
     app.run()
 
@@ -66,6 +66,8 @@ class Dashboard(OneKeyAtATime):
         self.home = home
         self.settings = settings.load(home)
         """What is remembered; changed by `remember` alone."""
+        self.low_bandwidth = self.settings.low_bandwidth
+        """This time; what is remembered is for the next."""
         self.watcher = Watch(home)
         """Keeps the index up to date for all screens."""
         for theme in THEMES:
@@ -113,9 +115,10 @@ class Dashboard(OneKeyAtATime):
 
     def action_low_bandwidth(self) -> None:
         """Draw at most once a second, or as soon as there is something new."""
-        self.remember(low_bandwidth=not self.settings.low_bandwidth)
-        on = self.settings.low_bandwidth
-        self.notify("low bandwidth: drawn at most once a second" if on else "drawn as soon as there is news")
+        self.low_bandwidth = not self.low_bandwidth
+        self.remember(low_bandwidth=self.low_bandwidth)
+        said = "low bandwidth: drawn at most once a second" if self.low_bandwidth else "drawn as soon as there is news"
+        self.notify(said)
 
     def action_help(self) -> None:
         """Show the keys."""

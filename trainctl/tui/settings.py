@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 
-from engine.rundir import replace as write
 from trainctl.home import Home
 
 FILE = "dashboard.json"
@@ -43,7 +44,8 @@ def load(home: Home) -> Settings:
 
 def save(home: Home, settings: Settings) -> None:
     """Remember the choices; in a folder that cannot be written they last as long as the dashboard."""
-    try:
-        write(home.path / FILE, json.dumps(asdict(settings), indent=1) + "\n")
-    except OSError:
-        return
+    path = home.path / FILE
+    temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):  # not synced: a key must not wait for the disk
+        temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n")
+        temporary.replace(path)

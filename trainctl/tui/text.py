@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.text import Text
@@ -96,6 +97,8 @@ def short_duration(seconds: float) -> str:
 def age(seconds: float) -> str:
     """How long ago: 40 s, 12 min, 3 h, 5 d, 4 mo, 2 y."""
     seconds = max(0.0, seconds)
+    if not math.isfinite(seconds):
+        return "?"
     for most, unit, word in AGES:
         if seconds < most * unit:
             return f"{int(seconds / unit)} {word}"

@@ -72,6 +72,10 @@ def export(home: Home, shown: Shown, path: Path, form: Form, *, replace: bool) -
     be written.
     """
     check(path, form)
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise UsageError(f"there is no home folder for {path}") from None
     if path.is_dir():
         raise UsageError(f"{path} is a folder", "add the name of a file")
     if path.exists() and not replace:

@@ -100,7 +100,6 @@ class RunsFeed:
         self._stood: tuple[int, View] = (0, View())
         """The index's version and the view of the last answer."""
         self._kept: tuple[object, Window] = None, Window(0, 0, 0, 0, (), ())
-        self._total = 0
         self._curves: dict[str, tuple[tuple[str, int], tuple[float, ...]]] = {}
 
     def overview(self, question: Question) -> Overview | None:
@@ -116,14 +115,15 @@ class RunsFeed:
             mistake, view = _mistake(error), replace(view, filtered=self._stood[1].filtered)
             window, at = self._window(replace(question, view=view), version)
         marked = question.marked
-        if marked and window.total < self._total:
-            marked &= frozenset(self._table.ids(View(archived=view.archived)))
+        if marked and (version, view.archived) != (self._stood[0], self._stood[1].archived):
+            there = self.runs(marked)
+            marked = frozenset(run.id for run in there if view.archived or not run.archived)
         rows = self._rows(window, question.curves)
         line = rows[at - window.offset] if 0 <= at - window.offset < len(rows) else None
         hidden = 0 if window.total else query.count(self.home)
         chosen = self._chosen(line, question.anchor)
         answer = Overview(question, window, rows, at, marked, hidden, mistake, chosen, minute)
-        self._answered, self._stood, self._total = asked, (version, view), window.total
+        self._answered, self._stood = asked, (version, view)
         return answer
 
     def ids(self, view: View) -> list[str]:

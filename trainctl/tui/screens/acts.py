@@ -15,6 +15,8 @@ from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.screens.prompt import PromptScreen
 
 Runs = Sequence[RunRow]
+NAMED = 3
+BREAK = " ⏎ "  # a line break of a note, in the one line where it is changed
 
 
 def ask_to_stop(screen: LiveScreen, home: Home, runs: Runs) -> None:
@@ -84,12 +86,12 @@ def ask_note(screen: LiveScreen, home: Home, runs: Runs) -> None:
         notes = {found.note for found in await asyncio.to_thread(lambda: [labels.read(home.run(id)) for id in ids])}
         note, hint = "", "they have different notes; this one replaces them"
         if len(notes) == 1:
-            note, hint = notes.pop(), "an empty line deletes it"
+            note, hint = BREAK.join(notes.pop().splitlines()), "an empty line deletes it"
         prompt = PromptScreen(f"Note on {_named(runs)}", note, hint, labels.check_note)
 
         def answered(line: str | None) -> None:
             if line is not None and line != prompt.value:
-                _act(screen, lambda: acts.note(home, ids, line))
+                _act(screen, lambda: acts.note(home, ids, line.replace(BREAK, "\n")))
 
         screen.app.push_screen(prompt, answered)
 
@@ -145,7 +147,11 @@ def _tags(line: str) -> tuple[list[str], list[str]]:
 
 
 def _named(runs: Runs) -> str:
-    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    """The first few by name: some may be out of sight."""
+    if len(runs) == 1:
+        return runs[0].name
+    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+    return f"{len(runs)} runs ({', '.join(run.name for run in runs[:NAMED])}{more})"
 
 
 def _ids(runs: Runs) -> list[str]:

@@ -100,7 +100,7 @@ class ExportScreen(OnceScreen[str], ModalScreen[str]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Write, on a thread: a disk may be slow, and a figure takes a second."""
-        path, form = Path(event.value.strip()).expanduser(), self._form
+        path, form = Path(event.value.strip()), self._form
         again = self._refused == (path, form)
         self._say("writing …")
         self.run_worker(lambda: self._write(path, form, again), thread=True, exit_on_error=False, exclusive=True)
@@ -114,8 +114,7 @@ class ExportScreen(OnceScreen[str], ModalScreen[str]):
             self.app.call_from_thread(self._done, said)
 
     def _done(self, said: str) -> None:
-        if self.is_current:
-            self.dismiss(said)
+        self.dismiss(said)
 
     def _tell(self, error: Exception, path: Path, form: Form) -> None:
         if self.is_mounted:

@@ -116,6 +116,11 @@ class HomeScreen(LiveScreen):
         self._table.choose(settings.columns)
         self._table.focus()
 
+    def on_resize(self) -> None:
+        """The title has another width."""
+        if self._answer is not None:
+            self._entitle()
+
     def question(self) -> Callable[[], Overview | None]:
         """The lines that are seen, and what stands under the cursor."""
         table = self._table
@@ -126,11 +131,11 @@ class HomeScreen(LiveScreen):
 
     def show(self, answer: Overview) -> None:
         """Show them. While the filter cannot be read, the table keeps what it had."""
+        if answer.marked != answer.asked.marked:
+            self._mark(self._marked - (answer.asked.marked - answer.marked))
         if answer.asked.view != self._view:
             return  # a newer question is on its way
         self._say(answer.mistake)
-        if answer.marked != answer.asked.marked:
-            self._mark(self._marked - (answer.asked.marked - answer.marked))
         empty = not answer.window.total and not answer.hidden
         table, panel = self._table, self.query_one(Panel)
         self.query_one("#empty").display, table.display, panel.display = empty, not empty, not empty

@@ -351,7 +351,12 @@ class LaunchScreen(LiveScreen):
         """They are queued: back to the runs."""
         self.app.watcher.wake()
         self._drafts.pop(self._draft.recipe, None)
-        self.dismiss()
+        self._starting, self._plan = False, None
+        if self.is_active:
+            self.dismiss()
+        else:  # a dialog stands over it; who comes back from there finds the recipes
+            self.notify(message.said, markup=False)
+            self._go(RECIPE)
 
     def on_live_screen_failed(self, message: LiveScreen.Failed) -> None:
         """What could not be started may be tried again."""

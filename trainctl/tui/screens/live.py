@@ -77,7 +77,7 @@ class LiveScreen(OnceScreen[None]):
         self._shown = None
 
     def _tick(self) -> None:
-        if time.monotonic() - self._asked >= (LOW_BANDWIDTH if self.app.settings.low_bandwidth else 0.0):
+        if time.monotonic() - self._asked >= (LOW_BANDWIDTH if self.app.low_bandwidth else 0.0):
             self.load()
 
     def load(self) -> None:

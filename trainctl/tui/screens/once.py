@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from textual.await_complete import AwaitComplete
+from textual.message import Message
 from textual.screen import Screen, ScreenResultType
+
+from trainctl.tui.feed.errors import explain
 
 
 class OnceScreen(Screen[ScreenResultType]):
@@ -13,7 +16,15 @@ class OnceScreen(Screen[ScreenResultType]):
 
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
         """Leave with `result`, unless it is left already or a dialog stands over it."""
-        if self._left or not self.is_current:
+        if self._left or not self.is_active:
             return AwaitComplete()
         self._left = True
         return super().dismiss(result)
+
+    async def _dispatch_message(self, message: Message) -> None:
+        """Obey a message; a mistake of ours in that is told, where Textual would end the app."""
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:
+            home = getattr(self.app, "home", None)
+            self.notify(explain(error, home), severity="error", markup=False)

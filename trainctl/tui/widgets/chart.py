@@ -16,6 +16,7 @@ from trainctl.tui.widgets.curves import Line, Plot, View
 from trainctl.tui.widgets.legend import Row
 from trainctl.tui.widgets.plot import AXIS, Frame, drawn
 from trainctl.tui.widgets.smoothing import SHARES
+from trainctl.tui.widgets.unbroken import unbroken
 
 __all__ = ["Chart", "Line", "View"]
 
@@ -177,6 +178,7 @@ class Chart(Widget, can_focus=True):
         """Unmark it."""
         self._set(focused=False)
 
+    @unbroken
     def render_line(self, y: int) -> Strip:
         """One row of the picture, which is drawn anew when what it shows, its size or the theme has changed."""
         given = (self._plot, self.size.width, self.size.height, self.app.theme)

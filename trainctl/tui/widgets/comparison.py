@@ -18,6 +18,7 @@ from textual.strip import Strip
 from trainctl.compare.grid import Cell, Grid, Row
 from trainctl.tui import keys
 from trainctl.tui.widgets.comparison_lines import GAP, Layout, Line, fitted, lay_out
+from trainctl.tui.widgets.unbroken import unbroken
 
 BAR = "▌"
 
@@ -125,6 +126,7 @@ class ComparisonTable(ScrollView, can_focus=True):
 
     # --- drawing --------------------------------------------------------------------------------------------
 
+    @unbroken
     def render_line(self, y: int) -> Strip:
         """The line `y` of the window; the first shows the headings where those have been scrolled away."""
         across, down = self.scroll_offset

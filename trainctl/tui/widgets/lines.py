@@ -15,6 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from trainctl.cli.common import printable
+from trainctl.tui.widgets.unbroken import unbroken
 
 Item = TypeVar("Item")
 
@@ -178,6 +179,7 @@ class Lines(ScrollView, Generic[Item], can_focus=True):
         """The cursor is dim."""
         self.refresh()
 
+    @unbroken
     def render_line(self, y: int) -> Strip:
         """The line `y` of the widget."""
         width = self.size.width

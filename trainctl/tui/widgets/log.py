@@ -182,7 +182,7 @@ class LogView(Vertical):
         self._tell()
 
     def _tick(self) -> None:
-        if time.monotonic() - self._asked >= (LOW_BANDWIDTH if self.app.settings.low_bandwidth else 0.0):
+        if time.monotonic() - self._asked >= (LOW_BANDWIDTH if self.app.low_bandwidth else 0.0):
             self._ask()
 
     @on(LogLines.Moved)

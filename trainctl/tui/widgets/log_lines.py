@@ -15,6 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from trainctl.tui.feed.log import SILENT, WIDTH, Page
+from trainctl.tui.widgets.unbroken import unbroken
 
 BAD = re.compile(
     r"Traceback \(most recent call last\)|^\s+File \".*\", line \d+|^[\w.]*(Error|Exception|Interrupt)\b"
@@ -177,6 +178,7 @@ class LogLines(ScrollView):
             self._strips[line, here] = strip
         return strip
 
+    @unbroken
     def render_line(self, y: int) -> Strip:
         """A row."""
         width, style = self.scrollable_content_region.width, self.rich_style

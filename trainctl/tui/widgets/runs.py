@@ -17,6 +17,7 @@ from textual.strip import Strip
 
 from trainctl.tui.columns import GAP, SHORT, Column, Look, chosen, fitted, sorted_column
 from trainctl.tui.feed.runs import Line, Overview, Row, key
+from trainctl.tui.widgets.unbroken import unbroken
 
 HEAD = 1  # lines above the first run
 GUTTER = 2  # characters for the cursor and the mark
@@ -162,6 +163,7 @@ class RunsTable(ScrollView, can_focus=True, inherit_bindings=False):
                 self.refresh(Region(0, line - top + HEAD, self.size.width, 1))
         self._ask()
 
+    @unbroken
     def render_line(self, y: int) -> Strip:
         """One line of the screen: the headings, a run, or nothing."""
         self._arrange()
@@ -273,7 +275,7 @@ class RunsTable(ScrollView, can_focus=True, inherit_bindings=False):
             self._cells, self._needed = {}, {}
         if answer.minute != (self._arranged.minute if self._arranged else 0):
             self._cells = {}
-        self._layout, self._arranged = layout, answer
+        self._layout = layout
         columns = chosen(self._columns)
         look = Look(self.app.theme, time.time(), width < SHORT, view.opened, bool(view.group))
         before, self._cells = self._cells, {}
@@ -290,6 +292,7 @@ class RunsTable(ScrollView, can_focus=True, inherit_bindings=False):
             longest = max(min(longest, column.widest), len(column.heading) + (column is by))
             # Columns only grow while one scrolls, so that they do not jump to and fro.
             self._needed[column.key] = max(self._needed.get(column.key, 0), longest)
+        self._arranged = answer
         widths = fitted(columns, self._needed, width - GUTTER, default=not self._columns)
         if widths != self._widths:
             self._widths = widths
