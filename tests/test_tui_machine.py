@@ -101,11 +101,12 @@ async def test_the_list_follows_and_the_cursor_stays_on_its_run(home: Home) -> N
         assert found.selected == "waiting" and "0 at work · 3 waiting" in screen_text(pilot)
 
 
-async def test_every_key_does_what_it_says(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+@SIZES
+async def test_every_key_does_what_it_says(home: Home, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     served: list[Home] = []
     monkeypatch.setattr(scheduler, "ensure", lambda home, *more: served.append(home))
     app = Watched(home)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=size) as pilot:
         found = await opened(pilot, home)
         titles = {command.title for command in app.get_system_commands(app.screen)}
         assert {f"{key.word} ({key.shown})" for key in keys.KEYS if key.place == keys.MACHINE} <= titles

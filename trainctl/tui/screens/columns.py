@@ -21,7 +21,7 @@ space shows or hides, shift+↑ and shift+↓ move, r: the usual ones
 enter takes it, esc leaves. Without room the last ones are left out."""
 
 
-class ColumnsScreen(OnceScreen[tuple[str, ...]], ModalScreen[tuple[str, ...]]):
+class ColumnsScreen(ModalScreen[tuple[str, ...]], OnceScreen[tuple[str, ...]]):
     """Gives the keys of the columns in their order, () for the usual ones, or None if the person left."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -20,7 +20,7 @@ from trainctl.tui.screens.once import OnceScreen
 WAIT = "…"
 
 
-class ConfirmScreen(OnceScreen[bool], ModalScreen[bool]):
+class ConfirmScreen(ModalScreen[bool], OnceScreen[bool]):
     """Gives True for yes. No is what enter means, so that nothing is lost by haste.
 
     A `warning` that takes a while to find out is called on a thread, and there is no yes before it has been read.

@@ -32,7 +32,7 @@ class Choice(RadioButton):
         super().watch_value()
 
 
-class ExportScreen(OnceScreen[str], ModalScreen[str]):
+class ExportScreen(ModalScreen[str], OnceScreen[str]):
     """Asks for the file; gives what to say, or "" if nothing was written."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -26,7 +26,7 @@ curve: the accuracy by which the best checkpoint is chosen, over the epochs; its
 In tables the arrows, page up, page down, home and end move, a click selects, a double click opens."""
 
 
-class HelpScreen(OnceScreen[None], ModalScreen[None]):
+class HelpScreen(ModalScreen[None], OnceScreen[None]):
     """Any of esc, ?, q leaves it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "Back")]

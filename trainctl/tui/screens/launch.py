@@ -126,7 +126,9 @@ class LaunchScreen(LiveScreen):
 
     def _show_offers(self, answer: Offers) -> None:
         offers = self.query_one(OfferList)
-        offers.show(answer.shown, "" if offers.selected else FIRST)
+        typed = self._looks_for[RECIPE]  # who types a whole name means that recipe, not one that begins so
+        at = typed if isinstance(self.focused, Input) and any(offer.recipe == typed for offer in answer.shown) else ""
+        offers.show(answer.shown, at if offers.selected else FIRST)
         self.query_one(OfferPanel).show(offers.selected)
         nothing = "" if answer.shown else answer.error or "no recipe fits; esc shows all of them"
         self._tell_wrong(nothing)

@@ -10,7 +10,10 @@ from trainctl.tui.feed.errors import explain
 
 
 class OnceScreen(Screen[ScreenResultType]):
-    """A screen that is left once: a second key that leaves it may be on its way when the first is obeyed."""
+    """A screen that is left once: a second key that leaves it may be on its way when the first is obeyed.
+
+    A dialog is a ModalScreen first, since Textual takes the CSS of a class from the first of its bases alone.
+    """
 
     _left = False
 

@@ -20,7 +20,7 @@ from trainctl.tui.screens.once import OnceScreen
 KEYS = "enter takes it, esc leaves"
 
 
-class PromptScreen(OnceScreen[str], ModalScreen[str]):
+class PromptScreen(ModalScreen[str], OnceScreen[str]):
     """Gives the line, or None if the person left. What `check` raises (UsageError) is shown as one types."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave")]
