@@ -364,7 +364,7 @@ async def test_stopping_asks_and_enter_means_no(home: Home, tidied: Home) -> Non
         acts.ask_to_stop(here, home, rows(home, "base1"))
         await until(pilot, lambda: "[b]base[/b] has ended already: done" in told(pilot))
         acts.ask_to_stop(here, home, rows(home, "base1", run.id, waits.id))
-        await until(pilot, lambda: "Stop 2 runs?" in screen_text(pilot))
+        await until(pilot, lambda: "Stop 2 runs (sleep-s1, quick-s1)?" in screen_text(pilot))
         assert "1 of them has not started yet and will be cancelled" in screen_text(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is here)
@@ -454,7 +454,7 @@ async def test_a_note_is_written_only_when_it_was_changed(home: Home) -> None:
         await until(pilot, lambda: isinstance(app.screen, Acting))
         here: Any = app.screen
         acts.ask_note(here, home, rows(home, "aaaa"))
-        await until(pilot, lambda: "two lines [b]\\x1b[31m" in screen_text(pilot))
+        await until(pilot, lambda: "two ⏎ lines [b]\\x1b[31m" in screen_text(pilot))
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is here)
         assert labels.read(run).note == "two\nlines [b]\x1b[31m"
@@ -488,7 +488,8 @@ async def test_deleting_says_what_is_lost_and_enter_means_no(home: Home, size: t
         acts.ask_to_delete(here, home, rows(home, "aaaa", "bbbb"))
         await until(pilot, lambda: "There is no way back" in screen_text(pilot))
         said = " ".join(screen_text(pilot).replace("│", " ").split())
-        lost = "Delete 2 runs? There is no way back. This is lost: 5 epochs 2 checkpoints 1 evaluation "
+        lost = "Delete 2 runs (digits-trades-s0, digits-trades-s1)? There is no way back. "
+        lost += "This is lost: 5 epochs 2 checkpoints 1 evaluation "
         assert re.search(re.escape(lost) + r"\d+(\.\d+)? kB on disk", said)
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is here)

@@ -22,7 +22,6 @@ from trainctl.tui import keys
 from trainctl.tui.feed import log
 from trainctl.tui.feed.log import LogFile, Page, Search
 from trainctl.tui.screens.run import RunScreen
-from trainctl.tui.settings import Settings
 from trainctl.tui.themes import THEMES
 from trainctl.tui.widgets import log as pane
 from trainctl.tui.widgets.log import LogView
@@ -280,7 +279,7 @@ class Shown(App[None]):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path, self.settings = path, Settings()
+        self.path, self.low_bandwidth = path, False
         self.left: list[str] = []
         self.told: list[str] = []
         for theme in THEMES:
@@ -474,7 +473,7 @@ async def test_nothing_is_read_while_the_pane_is_hidden(path: Path, monkeypatch:
         assert not await more(pilot)
         app.query_one(LogView).display = True
         assert await more(pilot)
-        app.settings = Settings(low_bandwidth=True)
+        app.low_bandwidth = True
         await pilot.pause(0.15)
         del asked[:]
         await pilot.pause(0.8)

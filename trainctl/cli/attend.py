@@ -131,6 +131,22 @@ def summary(run: RunDir, name: str, status: str, *, reason: str = "", metrics: M
     }
 
 
+def queue_again(
+    home: Home, runs: Sequence[RunDir], queue: Callable[[RunDir], None], *, detach: bool, as_json: bool
+) -> int:
+    """`queue` each of `runs`, which has ended, and stay with them to the end unless `detach`; the exit code."""
+    with Presses() as presses:
+        for run in runs:
+            queue(run)
+        scheduler.ensure(home)
+        if not detach:
+            return attend(home, runs, presses=presses, as_json=as_json)
+    if as_json:
+        emit_queued(runs)
+    note(f"watch: trainctl watch {' '.join(run.id for run in runs)}")
+    return DONE
+
+
 def emit_queued(runs: Sequence[RunDir]) -> None:
     """The line of `--json` for runs that were queued and are not waited for."""
     queued = [summary(run, str(run.json("run.json").get("name")), "queued", metrics={}) for run in runs]

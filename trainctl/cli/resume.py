@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trainctl.cli.common import HomeOption, JsonOption, RunsArgument, note
+from trainctl.cli.common import HomeOption, JsonOption, RunsArgument
 from trainctl.home import find_home
 
 
@@ -17,8 +17,8 @@ def resume(
     home: HomeOption = None,
 ) -> None:
     """Go on with stopped, failed or lost runs, from the last checkpoint or else from the beginning."""
-    from trainctl.cli.attend import Presses, attend, emit_queued
-    from trainctl.launch import folders, scheduler
+    from trainctl.cli.attend import queue_again
+    from trainctl.launch import folders
     from trainctl.registry.select import some
 
     place = find_home(home)
@@ -26,12 +26,4 @@ def resume(
     chosen = [place.run(row.id) for row in rows]
     for run in chosen:
         folders.check_requeue(run)  # all, before the first is changed
-    with Presses() as presses:
-        for run in chosen:
-            folders.requeue(run)
-        scheduler.ensure(place)
-        if not detach:
-            raise typer.Exit(attend(place, chosen, presses=presses, as_json=as_json))
-    if as_json:
-        emit_queued(chosen)
-    note(f"watch: trainctl watch {' '.join(run.id for run in chosen)}")
+    raise typer.Exit(queue_again(place, chosen, folders.requeue, detach=detach, as_json=as_json))

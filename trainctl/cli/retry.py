@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trainctl.cli.common import HomeOption, JsonOption, RunsArgument, note
+from trainctl.cli.common import HomeOption, JsonOption, RunsArgument
 from trainctl.errors import UsageError
 from trainctl.home import find_home
 
@@ -24,8 +24,8 @@ def retry(
     Their events, log, checkpoints and evaluations are kept in attempts/ of their folders. `trainctl resume` goes on
     from the last checkpoint instead.
     """
-    from trainctl.cli.attend import Presses, attend, emit_queued
-    from trainctl.launch import folders, scheduler
+    from trainctl.cli.attend import queue_again
+    from trainctl.launch import folders
     from trainctl.registry.select import some
 
     place = find_home(home)
@@ -37,12 +37,4 @@ def retry(
         if not sys.stdin.isatty():
             raise UsageError(f"{done} of {len(chosen)} run(s) are done, and nobody can be asked here", "say --yes")
         typer.confirm(f"{done} of {len(chosen)} run(s) are done. Train anew from epoch 0?", abort=True, err=True)
-    with Presses() as presses:
-        for run in chosen:
-            folders.retry(run)
-        scheduler.ensure(place)
-        if not detach:
-            raise typer.Exit(attend(place, chosen, presses=presses, as_json=as_json))
-    if as_json:
-        emit_queued(chosen)
-    note(f"watch: trainctl watch {' '.join(run.id for run in chosen)}")
+    raise typer.Exit(queue_again(place, chosen, folders.retry, detach=detach, as_json=as_json))

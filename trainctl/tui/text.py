@@ -103,3 +103,12 @@ def age(seconds: float) -> str:
         if seconds < most * unit:
             return f"{int(seconds / unit)} {word}"
     return f"{int(seconds / 31557600)} y"
+
+
+def file_size(size: float) -> str:
+    """1.2 GB, in powers of 1000 as file managers do."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

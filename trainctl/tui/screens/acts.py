@@ -13,6 +13,7 @@ from trainctl.tui.feed import acts
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.screens.prompt import PromptScreen
+from trainctl.tui.text import file_size
 
 Runs = Sequence[RunRow]
 NAMED = 3
@@ -120,7 +121,7 @@ def _lost(loss: acts.Loss) -> str:
     """What deleting would lose, in words."""
     counts = ((loss.epochs, "epoch"), (loss.checkpoints, "checkpoint"), (loss.evaluations, "evaluation"))
     parts = [(str(number), f"{word}{'s' * (number != 1)}") for number, word in counts]
-    size, unit = _size(loss.size).split()
+    size, unit = file_size(loss.size).split()
     lines = [f"  {number:>6} {word}" for number, word in (*parts, (size, f"{unit} on disk"))]
     about = "There is no way back. This is lost" + ("" if loss.exact else ", and more that was not counted in time")
     said = "\n".join((f"{about}:", *lines))
@@ -128,15 +129,6 @@ def _lost(loss: acts.Loss) -> str:
         said += f"\n\n{loss.at_work} of {loss.runs} at work: stop {'it' if loss.at_work == 1 else 'them'} first, else "
         said += "it stays." if loss.at_work == 1 else "they stay."
     return said
-
-
-def _size(size: float) -> str:
-    """1.2 GB, in powers of 1000 as file managers do."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _tags(line: str) -> tuple[list[str], list[str]]:

@@ -150,7 +150,7 @@ class RunScreen(LiveScreen):
         elif self._tab == "log":
             self.query_one(LogView).focus()
         else:
-            self.query_one(f"#{self._tab} VerticalScroll").focus()
+            self.set_focus(self.query_one(f"#{self._tab} VerticalScroll"))
         self.refresh_bindings()
         self.load()
 

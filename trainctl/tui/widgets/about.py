@@ -13,7 +13,7 @@ from trainctl.cli import words
 from trainctl.registry.query import RunRow
 from trainctl.tui.feed.records import Attempt, Checkpoint, Measured, Record, Results
 from trainctl.tui.feed.selected import Selected
-from trainctl.tui.text import color, method, one_line, status
+from trainctl.tui.text import color, file_size, method, one_line, status
 
 
 def heading(selected: Selected, twin: RunRow | None, theme: str) -> Text:
@@ -86,7 +86,7 @@ def _measured(measured: Sequence[Measured]) -> Table:
 def _checkpoints(checkpoints: Sequence[Checkpoint]) -> Table:
     table = _table("checkpoint", "size", "after", "rule", "written", numbers=("size",))
     for each in checkpoints:
-        cells = (each.name, _size(each.size), each.at, each.rule, _ago(each.age))
+        cells = (each.name, file_size(each.size), each.at, each.rule, _ago(each.age))
         table.add_row(*map(Text, cells))
     return table
 
@@ -99,15 +99,6 @@ def _attempts(attempts: Sequence[Attempt], theme: str) -> Table:
         cells = (str(number), started, one_line(each.process), begun, one_line(each.ended) or "–")
         table.add_row(*map(Text, cells))
     return table
-
-
-def _size(size: float) -> str:
-    """1.2 GB, in powers of 1000 as file managers do."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _ago(seconds: float) -> str:

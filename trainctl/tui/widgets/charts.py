@@ -86,7 +86,7 @@ class Charts(Vertical):
         if self._drawings:
             self._at = (self._at + by) % len(self._drawings)
             self._arrange()
-            self.chart.focus()
+            self.screen.set_focus(self.chart)
 
     def enlarge(self) -> None:
         """Give the focused chart all the room, or the others theirs again."""
@@ -95,7 +95,7 @@ class Charts(Vertical):
 
     def focus_chart(self) -> None:
         """Let the keys act on the chart that had them last."""
-        self.chart.focus()
+        self.screen.set_focus(self.chart)
 
     def _charts(self) -> list[Chart]:
         return list(self.query(Chart))
