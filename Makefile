@@ -16,9 +16,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh
 
-## All tests with coverage.
+## All tests with coverage. Many wait for processes and screens, so there is a worker more than there are cores.
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 5 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from trainctl.tui.screens import acts
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.screens.prompt import PromptScreen
+from trainctl.tui.text import file_size
 
 ROOT = Path(__file__).parent.parent
 
@@ -321,7 +322,7 @@ def test_what_deleting_would_lose(home: Home) -> None:
     ("size", "shown"), [(0, "0 B"), (999, "999 B"), (12_345, "12.3 kB"), (1.5e9, "1.5 GB"), (2e15, "2e+03 TB")]
 )
 def test_sizes_are_told_in_words(size: float, shown: str) -> None:
-    assert acts._size(size) == shown
+    assert file_size(size) == shown
 
 
 # --- dialogs ------------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ async def test_a_run_and_the_machine_are_measured_while_seen(
         assert "atwork" not in asked  # nobody sees it
         pilot.app.query_one(TabbedContent).active = "system"
         await until(pilot, lambda: f"pid {me()['pid']}" in screen_text(pilot))
-        said = ("This run", "The machine", "MiB, at most", "the last 5 minutes")
+        said = ("This run", "The machine", "iB, at most", "the last 5 minutes")
         await until(pilot, lambda: all(each in screen_text(pilot) for each in said))
         text = screen_text(pilot)
         assert all(len(line) <= size[0] for line in text.split("\n"))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from dashboard import opened
 from gallery import LIVE, Stop, fill, go, keys_table, still, taken
-from pytest_textual_snapshot import SVGImageExtension
 from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.image import SVGImageSnapshotExtension
 
 from trainctl.home import Home
 from trainctl.tui import settings
@@ -66,7 +66,7 @@ async def test_every_screen_looks_as_it_did(
     home: Home, tmp_path: Path, snapshot: SnapshotAssertion, theme: str, size: tuple[int, int], tour: tuple[Stop, ...]
 ) -> None:
     settings.save(home, settings.Settings(theme=theme))
-    snapshot = snapshot.use_extension(SVGImageExtension)
+    snapshot = snapshot.use_extension(SVGImageSnapshotExtension)
     wrong = []
     async with Dashboard(home).run_test(size=size) as pilot:
         await opened(pilot, len(home.run_dirs()))
@@ -78,7 +78,7 @@ async def test_every_screen_looks_as_it_did(
                 result = list(snapshot.executions.values())[-1]
                 actual = tmp_path / f"{stop.name}.svg"
                 actual.write_text(picture)
-                wrong.append(difference(Path(result.snapshot_location), str(result.recalled_data or ""), actual))
+                wrong.append(difference(Path(result.snapshot_location), (result.recalled_data or b"").decode(), actual))
     assert not wrong, "\n\n".join(wrong)
 
 
