@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainctl.tui.app import Dashboard
 
 
-PERIOD = 0.4  # seconds between two questions, so that a line of an engine is seen within half a second
+PERIOD = 0.45  # seconds between two questions, so that a line of an engine is seen within half a second
 LOW_BANDWIDTH = 1.0  # the same where each redraw travels over a slow line
 
 
