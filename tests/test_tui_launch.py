@@ -230,7 +230,9 @@ async def test_values_are_drawn_as_text_and_a_click_edits(home: Home) -> None:
         fields = screen.query_one(Fields)
         assert fields.field is not None and fields.field.key == SEEDS
         await pilot.click("#fields", offset=(5, 2))
-        assert fields.editing and screen.query_one("#value", Input).region.y == fields.lines.region.y + 2
+        # A click only asks for the field: where it stands is known once the screen was laid out anew.
+        await until(pilot, lambda: screen.query_one("#value", Input).region.y == fields.lines.region.y + 2)
+        assert fields.editing
         await pilot.press("escape")
         assert not fields.editing and screen._step == SETTINGS
         await pilot.press("ctrl+s")
