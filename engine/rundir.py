@@ -34,6 +34,9 @@ STATUSES = (
     "done", "failed", "diverged", "oom", "killed", "preempted", "timeout", "lost",
 )  # fmt: skip
 FINAL = frozenset(STATUSES[4:])
+UNFINISHED = STATUSES[:4]
+AT_WORK = STATUSES[1:4]
+"""A process works in the folder, or is about to."""
 
 
 def replace(path: Path, content: str | bytes) -> None:

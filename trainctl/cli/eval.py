@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.rundir import AT_WORK, RunDir
 from trainctl.cli.common import HomeOption, JsonOption, RunsArgument, emit_json, note, printable
 from trainctl.errors import INTERRUPTED, MACHINE, USAGE, MachineError, TrainctlError, UsageError
 from trainctl.home import find_home
 
 if TYPE_CHECKING:
-    from engine.rundir import RunDir
     from trainctl.launch.follow import Tail
 
 LOOK = 0.2
@@ -66,7 +66,7 @@ def _check_attacks(text: str) -> list[str]:
 
 def check_run(run: RunDir, checkpoints: Sequence[str]) -> None:
     """UsageError if `run` is at work, or lacks one of `checkpoints`."""
-    if run.status() in ("starting", "running", "stopping"):
+    if run.status() in AT_WORK:
         raise UsageError(f"run {run.id} is at work", "wait until it has trained, or stop it first")
     for which in checkpoints:
         if not run.checkpoint(which).exists():

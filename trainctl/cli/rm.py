@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from engine.rundir import AT_WORK
 from trainctl.cli.common import HomeOption, RunsArgument, note, printable
 from trainctl.errors import UsageError
 from trainctl.home import find_home
@@ -26,7 +27,7 @@ def rm(
 
     place = find_home(home)
     rows = some(place, runs)
-    at_work = [row for row in rows if place.run(row.id).status() in folders.AT_WORK]
+    at_work = [row for row in rows if place.run(row.id).status() in AT_WORK]
     if at_work and not force:
         names = ", ".join(row.name for row in at_work[:SHOWN])
         raise UsageError(f"at work: {names}", "stop them first with `trainctl stop`, or delete with --force")

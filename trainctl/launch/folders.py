@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from engine.rundir import FINAL, RunDir, replace, sync_folder
+from engine.rundir import AT_WORK, FINAL, RunDir, replace, sync_folder
 from trainctl import __version__
 from trainctl.errors import RUN_FAILED, MachineError, TrainctlError, UsageError
 from trainctl.home import Home
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is mistaken for something else
 STAGED = ".run.json.staged"
-AT_WORK = ("starting", "running", "stopping")
 PATIENCE = 10.0  # seconds for which an engine that wrote its exit.json may still be on its way out
 # What an attempt leaves behind, in the order in which `retry` puts it away. The events go before the checkpoints: an
 # engine that found events without a checkpoint would cut them off.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from engine.rundir import FINAL, STATUSES
+from engine.rundir import UNFINISHED
 from trainctl.home import Home
 from trainctl.registry import ingest, schema
 from trainctl.registry.plain import rank
@@ -83,7 +83,7 @@ class Evaluation:
 
 # One value that is a list in JSON, so that SQLite's limit on the number of values does not matter.
 AMONG = "IN (SELECT value FROM json_each(?))"
-_UNFINISHED = str(tuple(sorted(set(STATUSES) - FINAL)))
+_UNFINISHED = str(UNFINISHED)
 COLUMNS = tuple(name for name in RunRow.__dataclass_fields__ if name not in ("metrics", "threats"))
 """What a run says of itself besides its numbers, by name."""
 # With the table's name before it SQLite cannot take a missing column for a string.
@@ -103,8 +103,8 @@ def runs(home: Home, ids: Iterable[str] | None = None, *, newest: int = -1) -> l
 
 def unfinished(home: Home) -> list[RunRow]:
     """The runs that wait or are at work, in the order in which the scheduler takes them."""
-    question = f"SELECT {_COLUMNS} FROM runs WHERE NOT status {AMONG} ORDER BY ifnull(created, 0), id"
-    return [_run(row) for row in _select(home, question, (json.dumps(sorted(FINAL)),))]
+    question = f"SELECT {_COLUMNS} FROM runs WHERE status IN {_UNFINISHED} ORDER BY ifnull(created, 0), id"
+    return [_run(row) for row in _select(home, question)]
 
 
 def count(home: Home) -> int:

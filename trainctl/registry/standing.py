@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from engine.rundir import UNFINISHED
 from trainctl.home import Home
 from trainctl.registry import query
-
-AT_WORK = ("queued", "starting", "running", "stopping")
 
 
 def done(home: Home) -> dict[tuple[str, int | None], str]:
@@ -16,5 +15,5 @@ def done(home: Home) -> dict[tuple[str, int | None], str]:
 
 def ahead(home: Home) -> int:
     """How many runs are queued or at work."""
-    question = f"SELECT count(*) FROM runs WHERE status IN ({', '.join('?' * len(AT_WORK))})"
-    return sum(count for (count,) in query._select(home, question, AT_WORK))
+    question = f"SELECT count(*) FROM runs WHERE status IN ({', '.join('?' * len(UNFINISHED))})"
+    return sum(count for (count,) in query._select(home, question, UNFINISHED))

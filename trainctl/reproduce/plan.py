@@ -15,6 +15,7 @@ import tomli
 
 from engine import recipe as schema
 from engine.recipe import Recipe
+from engine.rundir import UNFINISHED
 from trainctl.home import Home
 from trainctl.recipes.load import dump, settings_of
 from trainctl.recipes.plan import Planned, group_of, parse_seeds, plan
@@ -28,7 +29,6 @@ Key = tuple[str, int]
 NAMED = (
     "model.arch", "standard.arch", "method.form", "optim.batch_size", "topology.variant", "topology.weight",
 )  # fmt: skip
-WORKING = ("queued", "starting", "running", "stopping")
 RESUMED = ("killed", "preempted", "timeout", "lost", "failed", "oom")
 
 
@@ -106,7 +106,7 @@ def standing(home: Home, runs: Iterable[Planned]) -> dict[Key, RunRow]:
 
 def _rank(status: str) -> int:
     """Which of equal runs counts; one that diverged would diverge again."""
-    return 3 if status == "done" else 2 if status in WORKING else 1 if status in RESUMED else 0
+    return 3 if status == "done" else 2 if status in UNFINISHED else 1 if status in RESUMED else 0
 
 
 def _trained(recipe: Recipe, name: str, group: str) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.rundir import FINAL, RunDir
+from engine.rundir import AT_WORK, FINAL, RunDir
 from trainctl.cli.common import printable
 from trainctl.errors import TrainctlError, UsageError
 from trainctl.home import Home
@@ -166,5 +166,5 @@ def loss(home: Home, ids: Iterable[str], patience: float = PATIENCE) -> Loss:
                     continue
                 checkpoints += name.endswith(".safetensors")
                 evaluations += is_evaluation and name.endswith(".json") and not name.endswith("-tsne.json")
-    at_work = sum(row.status in folders.AT_WORK for row in rows)
+    at_work = sum(row.status in AT_WORK for row in rows)
     return Loss(len(wanted), at_work, sum(row.epoch for row in rows), size, checkpoints, evaluations, exact)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from engine.rundir import RunDir
+from engine.rundir import AT_WORK, RunDir
 from trainctl.cli.common import printable
 from trainctl.home import Home
 from trainctl.launch import processes, scheduler, slots
@@ -19,7 +19,6 @@ from trainctl.launch.waiting import Held, Verdict, explain
 from trainctl.registry import query
 from trainctl.registry.progress import Progress
 from trainctl.registry.query import RunRow
-from trainctl.tui.feed.selected import LIVE
 
 SPAN, STEP = 300.0, 2.0  # seconds that are remembered, and of one value of them
 HOLDS = 5.0  # seconds for which a value stands if no newer one comes
@@ -151,7 +150,7 @@ class Sampler:
     def system(self, run: RunDir) -> SystemView:
         """The machine, and the run's share of it."""
         machine = self.machine()
-        process = self.process(run) if run.status() in LIVE else None
+        process = self.process(run) if run.status() in AT_WORK else None
         own = ("cpu", "memory", "gpu memory")
         recent = self.recent(*_names(machine), *(f"{run.id} {name}" for name in own))
         for name in own:
@@ -182,7 +181,7 @@ class MachineFeed:
             self._gpus = slots.gpus()  # starts a process, so once
         machine = self._sampler.machine()
         rows = query.unfinished(self.home)
-        live = [row for row in rows if row.status in LIVE]
+        live = [row for row in rows if row.status in AT_WORK]
         queue = [row for row in rows if row.status == "queued"]
         working = self._working(live)
         served = bool(rows) and scheduler.alive(self.home)
@@ -238,7 +237,7 @@ def _absent(run: RunDir) -> str:
     status = run.status()
     if status == "queued":
         return "It waits in the queue: nothing of it runs yet. m among the runs says what it waits for."
-    if status in LIVE:
+    if status in AT_WORK:
         return f"It works on {_host(run)}; what it takes can be seen there only."
     peak = run.json("exit.json").get("peak_memory_mb")
     most = f" At most it took {peak / 1024:.2f} GiB." if isinstance(peak, (int, float)) else ""

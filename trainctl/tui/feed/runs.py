@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from engine.rundir import AT_WORK
 from trainctl.errors import UsageError
 from trainctl.home import Home
 from trainctl.registry import query, selection
@@ -16,7 +17,7 @@ from trainctl.registry.query import RunRow
 from trainctl.registry.series import Reader
 from trainctl.registry.watch import Watch
 from trainctl.registry.window import Table, View, Window
-from trainctl.tui.feed.selected import LIVE, Selected, current, selected
+from trainctl.tui.feed.selected import Selected, current, selected
 
 CURVE = 10  # values of a curve in the table
 LOG_LINES = 60
@@ -173,7 +174,7 @@ class RunsFeed:
 
     def _rows(self, window: Window, curves: bool) -> tuple[Line, ...]:
         runs = [line for line in window.shown if isinstance(line, RunRow)]
-        at_work = query.progress(self.home, [run.id for run in runs if run.status in LIVE])
+        at_work = query.progress(self.home, [run.id for run in runs if run.status in AT_WORK])
         drawn = self._drawn(runs) if curves else {}
 
         def row(run: RunRow) -> Row:

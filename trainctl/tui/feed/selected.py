@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.rundir import AT_WORK
 from trainctl.cli import words
 from trainctl.home import Home
 from trainctl.plot.series import is_selection
@@ -14,7 +15,6 @@ from trainctl.registry.query import RunRow
 from trainctl.registry.series import Reader, Wanted
 from trainctl.tui.feed.log import last_lines
 
-LIVE = ("starting", "running", "stopping")
 POINTS = 120  # of a sparkline
 
 
@@ -42,7 +42,7 @@ def selected(home: Home, row: RunRow, progress: Progress, lines: int, reader: Re
     latest = progress.latest
     loss = "loss_robust" if "loss_robust" in latest else "loss"
     chosen = sorted((name for name in latest if is_selection(name)), key=lambda name: ("natural" in name, name))
-    speed = words.speed(latest) if row.status in LIVE else ""
+    speed = words.speed(latest) if row.status in AT_WORK else ""
     results = (f"{which}: {words.results(values)}" for which, values in sorted(progress.evals.items()))
     stage = words.STAGES.get(progress.stage, progress.stage)
     return Selected(

@@ -13,6 +13,7 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Footer, Input, Static
 
+from engine.rundir import AT_WORK
 from trainctl.home import Home
 from trainctl.registry.groups import GroupLine
 from trainctl.registry.query import RunRow
@@ -20,7 +21,6 @@ from trainctl.registry.window import View
 from trainctl.tui import keys
 from trainctl.tui.columns import Column, chosen, sorted_column
 from trainctl.tui.feed.runs import GROUP, Mistake, Overview, Question, Row, RunsFeed, group_of, key
-from trainctl.tui.feed.selected import LIVE
 from trainctl.tui.screens import acts
 from trainctl.tui.screens.columns import ColumnsScreen
 from trainctl.tui.screens.live import LiveScreen
@@ -166,7 +166,7 @@ class HomeScreen(LiveScreen):
         parts = [f"{window.total} run{'s' * (window.total != 1)}"]
         parts += [f"{len(self._marked)} marked"] if self._marked else []
         parts += [f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter"] if self._view.filtered else []
-        return parts + [f"{counts[name]} {name}" for name in (*LIVE, "queued") if name in counts]
+        return parts + [f"{counts[name]} {name}" for name in (*AT_WORK, "queued") if name in counts]
 
     def _say(self, mistake: Mistake | None) -> None:
         """Below the filter: what is wrong with it, with a caret where, or what it may ask for."""
