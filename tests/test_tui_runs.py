@@ -166,7 +166,7 @@ async def test_of_many_runs_a_window_is_held(tmp_path: Path) -> None:
     home = crowd(Home(tmp_path), 300)
     async with Watched(home).run_test(size=(80, 24)) as pilot:
         await opened(pilot, 300)
-        assert len(lines(pilot)) == 60
+        assert len(lines(pilot)) < 100  # a few screens of them, not all
         for _ in range(3):
             await pilot.press("pagedown")
         await until(pilot, lambda: table(pilot).selected != "")
