@@ -72,13 +72,22 @@ def catalog(kind: str) -> dict[str, Entry]:
     cannot be read this way.
     """
     folders = [PACKAGE / KINDS[kind], *plugin_folders()]
-    files = [file for folder in folders for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
     entries: dict[str, Entry] = {}
-    for file in files:
-        stat = file.stat()
-        for entry in _read(file, kind, stat.st_mtime_ns, stat.st_size):
-            entries[entry.name] = entry
+    for folder in folders:
+        for path, stat in _sources(folder):
+            for entry in _read(path, kind, stat.st_mtime_ns, stat.st_size):
+                entries[entry.name] = entry
     return entries
+
+
+def _sources(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """The Python files of `folder` by name. As strings, since every recipe asks, and paths take five times as long."""
+    try:
+        with os.scandir(folder) as found:
+            files = [file for file in found if file.name.endswith(".py") and file.name[0] not in "._"]
+            return sorted((file.path, file.stat()) for file in files)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def readable(kind: str) -> dict[str, Entry]:
@@ -106,7 +115,8 @@ def load_class(entry: Entry) -> type:
 
 
 @cache
-def _read(file: Path, kind: str, mtime: int, size: int) -> tuple[Entry, ...]:
+def _read(path: str, kind: str, mtime: int, size: int) -> tuple[Entry, ...]:
+    file = Path(path)
     tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     return tuple(
         _entry(node, file)

@@ -6,11 +6,14 @@ Which file and line a key came from is the loader's knowledge (trainctl/recipes)
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from engine import options
 from engine.sections import (
@@ -33,7 +36,7 @@ from engine.sections import (
 
 __all__ = [
     "SECTIONS", "Attack", "Data", "Eval", "InvalidRecipe", "Method", "Model", "Optim", "Problem", "Recipe", "Run",
-    "Schedule", "Standard", "Terms", "Topology", "check", "keys", "needs_standard", "own_options",
+    "Schedule", "Standard", "Terms", "Topology", "check", "dotted", "keys", "needs_standard", "own_options",
 ]  # fmt: skip
 
 
@@ -102,6 +105,11 @@ def keys() -> dict[str, str]:
     }
 
 
+def dotted(path: Iterable[str]) -> str:
+    """A key as TOML writes it: optim.lr, or optim."l r"."""
+    return ".".join(part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False) for part in path)
+
+
 def own_options(recipe: Recipe, section: Literal["method", "data"]) -> dict[str, Any]:
     """The options that the chosen method or data set adds to its section's fixed keys."""
     part = getattr(recipe, section)
@@ -114,33 +122,47 @@ def needs_standard(recipe: Recipe) -> bool:
     return recipe.topology.enabled or bool(parts)
 
 
+_BARE = re.compile("[A-Za-z0-9_-]+")
+# In the order of `_assembled`.
 _CHOOSERS = {"method": ("Method", "name", "method"), "data": ("DataSource", "dataset", "data set")}
 
 
 def _schema(table: dict[str, Any], problems: list[Problem]) -> type[Recipe]:
     """The schema with the chosen method's and data set's own options, and all terms, added to their sections."""
-    terms = _with_terms(tuple((name, _extend("Term", entry)) for name, entry in options.catalog("Term").items()))
-    fields: dict[str, Any] = {"terms": (terms, terms())}
+    chosen: list[type[Section]] = []
     for section, (kind, key, noun) in _CHOOSERS.items():
         known = options.catalog(kind)
         part = table.get(section, {})
         name = part.get(key, SECTIONS[section].model_fields[key].default) if isinstance(part, dict) else None
         if isinstance(name, str) and name in known:
-            chosen = _extend(kind, known[name])
-            fields[section] = (chosen, chosen())
+            chosen.append(_extend(kind, known[name]))
         elif isinstance(name, str):
-            problems.append(Problem(f"{section}.{key}", f"there is no {noun} {name!r}", nearest(name, known)))
-            fields[section] = (create_model(section.title(), __base__=SECTIONS[section]), SECTIONS[section]())
-            # its options are unknown as well: saying so once is enough
-            fields[section][0].model_config["extra"] = "allow"
-            fields[section][0].model_rebuild(force=True)
+            problems.append(Problem(f"{section}.{key}", f"there is no {noun} {name[:60]!r}", nearest(name, known)))
+            chosen.append(_open(section))  # its options are unknown as well: saying so once is enough
+        else:
+            chosen.append(SECTIONS[section])
+    terms = tuple((name, _extend("Term", entry)) for name, entry in options.catalog("Term").items())
+    return _assembled(terms, *chosen)
+
+
+@lru_cache(maxsize=256)  # pydantic takes milliseconds to make one
+def _assembled(
+    terms: tuple[tuple[str, type[Section]], ...], method: type[Section], data: type[Section]
+) -> type[Recipe]:
+    optional: dict[str, Any] = {name: (section | None, None) for name, section in terms}
+    parts = {"terms": create_model("Terms", __base__=Terms, **optional), "method": method, "data": data}
+    fields: dict[str, Any] = {name: (section, section()) for name, section in parts.items()}
     return create_model("Recipe", __base__=Recipe, **fields)
 
 
+class _Open(Section):
+    model_config = ConfigDict(extra="allow")
+
+
 @cache
-def _with_terms(terms: tuple[tuple[str, type[Section]], ...]) -> type[Terms]:
-    optional: dict[str, Any] = {name: (section | None, None) for name, section in terms}
-    return create_model("Terms", __base__=Terms, **optional)
+def _open(section: str) -> type[Section]:
+    """The section with any further keys."""
+    return create_model(section.title(), __base__=(SECTIONS[section], _Open))
 
 
 def _extend(kind: str, entry: options.Entry) -> type[Section]:
@@ -163,7 +185,7 @@ def _extended(kind: str, name: str, path: str, mtime: int) -> type[Section]:
 def _problem(detail: dict[str, Any], schema: type[Recipe]) -> Problem:
     """A pydantic error in our words: what stands there, what was expected, the nearest right name."""
     where = [part for part in detail["loc"] if isinstance(part, str)]
-    key = ".".join(where)
+    key = dotted(where)
     if detail["type"] == "extra_forbidden":
         if len(where) == 3:
             known = list(options.catalog("Term")[where[1]].options)
@@ -210,6 +232,13 @@ def _impossible(recipe: Recipe, broken: set[str]) -> list[Problem]:
         recipe.topology.enabled and recipe.optim.batch_size < 3,
         "optim.batch_size", f"{recipe.optim.batch_size} is not allowed: L_TP compares neighbours, so 3 or more",
         "the paper uses 128", "topology",
+    )  # fmt: skip
+    whole = bool(options.constants(recipe.method.name, recipe.terms.model_dump(), "needs_whole_batch"))
+    refuse(
+        whole and (0 < recipe.run.micro_batch < recipe.optim.batch_size or recipe.run.shrink_on_oom),
+        "run.shrink_on_oom" if recipe.run.shrink_on_oom else "run.micro_batch",
+        "the method, or one of the terms, needs a whole batch at once",
+        "leave it out, and lower optim.batch_size if memory ends", "method", "terms", "optim",
     )  # fmt: skip
     refuse(
         recipe.eval.select == "validation" and recipe.data.validation == 0.0,

@@ -7,6 +7,7 @@ pixel range [0, 1] and may be written as "8/255".
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 def nearest(word: str, known: Any) -> str:
     """A hint for `word`, which is none of `known`."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
@@ -23,9 +24,10 @@ def _fraction(value: object) -> object:
     if isinstance(value, str):
         above, slash, below = value.partition("/")
         try:
-            return float(above) / float(below) if slash else value
+            quotient = float(above) / float(below) if slash else math.nan
         except (ValueError, ZeroDivisionError):
             return value
+        return quotient if math.isfinite(quotient) else value
     return value
 
 
@@ -50,6 +52,12 @@ def _ascending(milestones: list[int]) -> list[int]:
     return milestones
 
 
+def _gpus(number: float) -> float:
+    if number > 1 and number % 1:
+        raise ValueError("a part of one GPU (up to 1.0), or a whole number of them")
+    return number
+
+
 Fraction = Annotated[float, BeforeValidator(_fraction)]
 Architecture = Annotated[str, AfterValidator(_architecture)]
 Positive = Annotated[int, Field(ge=1)]
@@ -72,7 +80,7 @@ class Data(Section):
     download: bool = Field(True, description="fetch a missing data set where that is possible")
     validation: float = Field(0.1, ge=0.0, lt=0.9, description="share of the training set held out to choose `best`")
     train_examples: Count = Field(0, description="train on this many examples, class by class; 0: all")
-    crop: Count = Field(0, description="random crop after padding by this many pixels; 0: none")
+    crop: Count = Field(0, le=1024, description="random crop after padding by this many pixels; 0: none")
     padding: Literal["zeros", "reflect"] = Field("zeros", description="what the crop pads with")
     flip: bool = Field(False, description="random horizontal flip")
 
@@ -81,7 +89,7 @@ class Model(Section):
     """[model] the adversarial network M'."""
 
     arch: Architecture = Field("small-cnn", description="small-cnn, resnet-18, wrn-D-W, mobilenetv3-large")
-    width: Count = Field(0, description="channels of the first stage; 0: the architecture's own")
+    width: Count = Field(0, le=65_536, description="channels of the first stage; 0: the architecture's own")
     strides: Literal["standard", "lbgat"] = Field("standard", description="resnet-18: 1-2-2-2, or LBGAT's 1-1-2-2")
     stem: Literal["cifar", "imagenet"] = Field("cifar", description="mobilenetv3: stride of the first layers")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="wrn: dropout inside its blocks")
@@ -93,7 +101,10 @@ class Standard(Model):
     """[standard] the standard network M, trained on natural images beside M'."""
 
     arch: Architecture = Field("resnet-18", description="as model.arch")
-    weights: str = Field("", description="variant star: a checkpoint of a finished standard run; empty: train M first")
+    weights: str = Field("", description="variant star: a checkpoint, or any .safetensors; empty: train M first")
+    torch_weights: bool = Field(
+        False, description="weights may be a .pt: a pickle, which can hold code; only its tensors are read"
+    )
 
 
 class Method(Section):
@@ -160,7 +171,7 @@ class Optim(Section):
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="momentum")
     weight_decay: float = Field(2e-4, ge=0.0, description="on all parameters")
     nesterov: bool = Field(False, description="Nesterov momentum")
-    batch_size: Positive = Field(128, description="images a step")
+    batch_size: Positive = Field(128, le=1_000_000, description="images a step")
 
 
 class Schedule(Section):
@@ -192,7 +203,7 @@ class Eval(Section):
     topology_support: Count = Field(0, description="training images in the support set; 0: all")
     examples: Count = Field(0, description="test images, spread over the classes; 0: all")
     aa_examples: Count = Field(0, description="test images for AutoAttack, spread over the classes; 0: all")
-    batch_size: Positive = Field(256, description="images a batch")
+    batch_size: Positive = Field(256, le=1_000_000, description="images a batch")
     seed: Count = Field(0, description="seed of random starts and of AutoAttack")
 
 
@@ -205,9 +216,23 @@ class Run(Section):
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: off")
     deterministic: bool = Field(False, description="only deterministic kernels; matters on a GPU")
     threads: Count = Field(
-        0, description="CPU threads; 0: shared out at launch and recorded, for the sums depend on it"
+        0, le=4096, description="CPU threads; 0: shared out at launch and recorded, for the sums depend on it"
     )
     log_every: Positive = Field(10, description="steps between two step events")
+    gpus: Annotated[float, AfterValidator(_gpus)] = Field(
+        1.0,
+        gt=0.0,
+        le=64.0,
+        description="GPUs it takes, where there are some: 0.25 shares one with others, 2 takes two",
+    )
+    max_hours: float = Field(0.0, ge=0.0, description="write a checkpoint and stop as `timeout` after it; 0: no limit")
+    retries: Count = Field(
+        0, le=1000, description="times that the queue goes on by itself with a lost or preempted run"
+    )
+    shrink_on_oom: bool = Field(False, description="retries: out of memory too, anew with half the micro_batch")
+    micro_batch: Count = Field(
+        0, description="images a forward while it trains; 0: the whole batch. BatchNorm and L_TP see no more than these"
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -105,7 +105,7 @@ BAD = {
     "nul": (b"title = 'a'\n\x00\n", "r.toml:2:1: not TOML: invalid statement"),
     "many-digits": ("\nrun.seed = " + "9" * 5000 + "\n", "r.toml:2: a number has too many digits"),
     "many-keys": ("".join(f"k{i} = 1\n" for i in range(1001)), "r.toml: more than 1000 keys (is this a recipe?)"),
-    "huge": ("#" * 300_000, "r.toml: larger than 256 KiB (is this a recipe?)"),
+    "huge": ("#" * 300_000, "r.toml: larger than 64 KiB (is this a recipe?)"),
     "extends-number": (
         "\nextends = 3\n",
         'r.toml:2: extends: expected the name of a recipe, or a list of names (as in extends = "_base")',
@@ -132,7 +132,7 @@ def test_one_mistake(name):
 
 @pytest.mark.parametrize("opening, closing", [("[", "]"), ("{a=", "}")])
 def test_nesting_that_the_parser_refuses(opening, closing):
-    write("r.toml", f"a = {opening * 20_000}1{closing * 20_000}")
+    write("r.toml", f"a = {opening * 10_000}1{closing * 10_000}")
     assert mistakes() == ["r.toml: nested too deeply to be read"]
 
 
@@ -260,8 +260,8 @@ def test_a_missing_base_and_a_section_that_is_no_table():
         ("mine.tml.toml", "there is no file mine.tml.toml (did you mean 'mine.toml'?)"),
         ("./", "./ is a folder, and a recipe is a file (it holds mine.toml)"),
         ("pipe.toml", f"pipe.toml is no regular file ({locate.LIST_HINT})"),
-        ("a/\x00.toml", f"there is no file a/\x00.toml ({locate.LIST_HINT})"),
-        ("x" * 5000 + ".toml", f"there is no file {'x' * 5000}.toml ({locate.LIST_HINT})"),
+        ("a/\x00.toml", f"there is no file a/\\x00.toml ({locate.LIST_HINT})"),
+        ("x" * 5000 + ".toml", f"there is no file {'x' * 483}… ({locate.LIST_HINT})"),
     ],
 )
 def test_no_such_recipe(name, expected):
@@ -273,10 +273,10 @@ def test_no_such_recipe(name, expected):
 def test_unreadable(folder, monkeypatch):
     write("r.toml", "")
 
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     assert mistakes() == ["r.toml: cannot be read: Permission denied"]
 
 
@@ -346,7 +346,7 @@ def test_set(text, value):
         ("title.x=3", "--set title.x=3: title: {'x': 3} is not allowed: expected a valid string"),
         ("data=3", "--set data=3: data: 3 is not allowed: expected a table, written [data]"),
         ("optim={l = 1}", "--set optim={l = 1}: optim.l: unknown key (did you mean 'lr'?)"),
-        (f"run.seed={'9' * 5000}", f"--set run.seed={'9' * 5000}: run.seed: a number of 5000 digits does not fit in 64 bits (give a smaller one)"),
+        (f"run.seed={'9' * 5000}", f"--set run.seed={'9' * 485}…: run.seed: a number of 5000 digits does not fit in 64 bits (give a smaller one)"),
     ],
 )  # fmt: skip
 def test_bad_set(text, expected):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,11 @@ import numpy as np
 import torch
 
 from engine.data._obtain import Remote, check_md5, obtain_archive
+from engine.data._pickled import load
 from engine.data.base import DataError, Source, Split, Splits
 
 OWNER = "University of Toronto"
+LARGEST = 1 << 29  # bytes; CIFAR-100's training batch has 155 MB
 
 
 @dataclass(frozen=True)
@@ -72,44 +72,21 @@ def _split(files: list[Path], archive: Archive) -> Split:
 def _batch(file: Path, label_key: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Images [n, 3072] uint8 and labels [n] int64 of one pickled batch."""
     hint = "get the official archive again"
+    if file.stat().st_size > LARGEST:
+        raise DataError(f"{file}: larger than {LARGEST} bytes, which no CIFAR batch is", hint)
     try:
-        with open(file, "rb") as stream:
-            content = _ArrayUnpickler(stream, encoding="latin1").load()  # written by Python 2
+        content = load(file.read_bytes())
         content = {k.decode() if isinstance(k, bytes) else k: value for k, value in dict(content).items()}
-        images, labels = content["data"], np.asarray(content[label_key], dtype=np.int64)
+        images, labels = content["data"], content[label_key]
+        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file}: not a CIFAR batch: expected a dict with 'data' and '{label_key}' ({error})", hint
         ) from None
     except Exception as error:  # damaged pickles raise anything
-        raise DataError(f"{file}: cannot be read as a pickled CIFAR batch: {error}", hint) from None
+        raise DataError(f"{file}: cannot be read as a pickled CIFAR batch: {str(error)[:300]}", hint) from None
+    if not isinstance(labels, list) or any(type(label) is not int or not 0 <= label < 2**31 for label in labels):
+        raise DataError(f"{file}: expected '{label_key}' as a list of class numbers", hint)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (len(labels), 3072):
         raise DataError(f"{file}: expected 'data' as uint8 [{len(labels)}, 3072], one row a label", hint)
-    return images, labels
-
-
-def _array_globals() -> dict[tuple[str, str], Any]:
-    """What a pickled array names: under numpy 1's and numpy 2's module names, and bytes as Python 2 wrote them."""
-    array = np.zeros(1)
-    allowed: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): codecs.encode,
-    }
-    for core in ("numpy.core", "numpy._core"):
-        allowed[f"{core}.multiarray", "_reconstruct"] = array.__reduce_ex__(2)[0]
-        allowed[f"{core}.numeric", "_frombuffer"] = array.__reduce_ex__(5)[0]
-    return allowed
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads plain containers and numpy arrays, and calls nothing else: a pickle of a stranger could run any code."""
-
-    allowed = _array_globals()
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few callables that rebuild an array; UnpicklingError for any other."""
-        try:
-            return self.allowed[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of an array") from None
+    return images, np.array(labels, dtype=np.int64)

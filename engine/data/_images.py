@@ -15,6 +15,9 @@ from torch import Tensor
 from engine.data.base import DataError
 
 RESIZING = "bilinear with antialiasing"
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # by content: Pillow starts programs for some others
+LARGEST = 1 << 26  # pixels: a file of kilobytes can hold billions
 
 
 def decode(paths: Sequence[Path], size: int) -> Tensor:
@@ -33,8 +36,12 @@ def decode(paths: Sequence[Path], size: int) -> Tensor:
 def _decode(path: Path, size: int) -> np.ndarray[Any, Any]:
     from PIL import Image, ImageOps
 
+    if not path.is_file():  # a pipe would block, a device never end
+        raise DataError(f"{path}: cannot be read as an image: it is missing or no file", "replace or remove it")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {LARGEST}")
             return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's errors of damaged files
+    except Exception as error:  # Pillow raises anything at damaged files
         raise DataError(f"{path}: cannot be read as an image: {error}", "replace or remove this file") from None

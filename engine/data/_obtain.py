@@ -1,4 +1,4 @@
-"""Downloading a file and unpacking an archive, whole or not at all.
+"""Downloading a file and having an archive unpacked, whole or not at all.
 
 Several runs may start at once and miss the same data set: a lock in its folder lets one of them fetch it and
 the others wait.
@@ -10,10 +10,7 @@ import fcntl
 import hashlib
 import os
 import socket
-import tarfile
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.data._unpack import unpack
 from engine.data.base import DataError, Source
 
 TIMEOUT = 30.0  # seconds without an answer, after which a server counts as out of reach
@@ -117,24 +115,3 @@ def _missing(remote: Remote, source: Source, folder: Path, reason: str) -> DataE
         f"get {remote.url} (from {host}, {remote.owner}) and put it in {folder}; "
         f"or set data.root or TRAINCTL_DATA, now {source.root}, to the folder that holds the data set",
     )
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack the folder `target.name` of a .tar.gz or .zip to `target`; nothing can land outside, nor half of it."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
-            if archive.suffix == ".zip":
-                with zipfile.ZipFile(archive) as zipped:
-                    zipped.extractall(temporary)  # drops absolute paths and ".."
-            else:
-                with tarfile.open(archive) as tarred:
-                    tarred.extractall(temporary, filter="data")
-            inner = Path(temporary) / target.name
-            if not inner.is_dir():
-                raise DataError(f"{archive}: holds no folder {target.name}", "get the official archive")
-            inner.rename(target)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(
-            f"{archive}: cannot be unpacked: {error}",
-            f"delete it to have it fetched again, or unpack it to {target} yourself",
-        ) from None

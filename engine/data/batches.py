@@ -15,9 +15,7 @@ from torch import Tensor
 
 from engine.data.base import Split
 from engine.randomness import generator
-from engine.step import Batch
-
-MIN_BATCH = 3  # BatchNorm needs two images and L_TP three
+from engine.step import MIN_BATCH, Batch
 
 
 def to_float(images: Tensor) -> Tensor:

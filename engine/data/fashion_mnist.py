@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from engine.data._obtain import Remote, download, locked
 from engine.data.base import DataError, DataSource, Source, Split, Splits
 
 OWNER = "Zalando Research"
+LARGEST = 1 << 27  # bytes of an unpacked file; the images for training are 47 MB
 CONTENT_MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -73,9 +76,12 @@ def _idx(folder: Path, name: str, source: Source) -> np.ndarray[Any, Any]:
     """The array of an IDX file: two zero bytes, type 8 (unsigned byte), rank, sizes as big-endian int32, values."""
     path = _find(folder, name) or folder / name
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file: {error}", "delete it to have it fetched again") from None
+    if len(content) > LARGEST:
+        raise DataError(f"{path}: more than {LARGEST} bytes when unpacked", "delete it to have it fetched again")
     if source.verify and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != CONTENT_MD5[name]:
         raise DataError(
             f"{path}: wrong checksum: MD5 of its content is {found}, expected {CONTENT_MD5[name]}",
@@ -83,8 +89,8 @@ def _idx(folder: Path, name: str, source: Source) -> np.ndarray[Any, Any]:
         )
     rank = 3 if "idx3" in name else 1
     start = 4 + 4 * rank
-    shape = tuple(np.frombuffer(content[4:start], ">i4")) if len(content) >= start else ()
-    if content[:4] != bytes((0, 0, 8, rank)) or len(content) != start + int(np.prod(shape, dtype=np.int64)):
+    shape = struct.unpack(f">{rank}I", content[4:start]) if len(content) >= start else ()
+    if content[:4] != bytes((0, 0, 8, rank)) or len(content) != start + math.prod(shape):
         raise DataError(
             f"{path}: not an IDX file of unsigned bytes of rank {rank}", "delete it to have it fetched again"
         )

@@ -1,13 +1,14 @@
-"""Folders of images, one folder a class, as torchvision's ImageFolder reads them."""
+"""Folders of images, one folder a class, in the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from engine.data._images import decode
+from engine.data._images import ENDINGS, decode
 from engine.data.base import DataError, DataSource, Source, Split, Splits
 from engine.options import option
 
@@ -19,7 +20,7 @@ class Folder(DataSource):
     """Your own images: data.path with train/<class>/ and test/<class>/ (or val/), resized to data.image_size."""
 
     path: str = option("", help="folder with train/ and test/ (or val/); a relative one is looked for in data.root")
-    image_size: int = option(32, ge=8, help="images become this many pixels a side")
+    image_size: int = option(32, ge=8, le=1024, help="images become this many pixels a side")
 
     def load(self, source: Source) -> Splits:
         """Images as RGB. With both val/ and test/, val/ is the validation split; val/ alone is the test split."""
@@ -43,11 +44,26 @@ class Folder(DataSource):
         return Splits(train=splits["train"], test=test, validation=validation, classes=len(classes["train"]))
 
     def _split(self, folder: Path) -> tuple[Split, list[str]]:
-        from torchvision.datasets import ImageFolder
+        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        files = [_files(folder / name) for name in classes]
+        if not classes:
+            raise DataError(f"{folder}: has no folder of a class", LAYOUT)
+        images = decode([file for found in files for file in found], self.image_size)
+        labels = [label for label, found in enumerate(files) for _ in found]
+        return Split(images, torch.tensor(labels, dtype=torch.int64)), classes
 
-        try:
-            listing = ImageFolder(str(folder))
-        except FileNotFoundError as error:  # no class folder, or one without an image
-            raise DataError(f"{folder}: {error}", LAYOUT) from None
-        images = decode([Path(path) for path, _ in listing.samples], self.image_size)
-        return Split(images, torch.tensor(listing.targets, dtype=torch.int64)), list(listing.classes)
+
+def _files(folder: Path) -> list[Path]:
+    """The images of one class, also those in folders below, in the order of torchvision's ImageFolder.
+
+    The class's folder may be a link, but not one below it: links can make a tree without end.
+    """
+    found: list[Path] = []
+    for place, folders, files in sorted(os.walk(folder)):
+        link = next((name for name in folders if Path(place, name).is_symlink()), None)
+        if link:
+            raise DataError(f"{Path(place, link)}: is a link to a folder", "put the images themselves there")
+        found += [Path(place, name) for name in sorted(files) if name.lower().endswith(ENDINGS)]
+    if not found:
+        raise DataError(f"{folder}: holds no image ({', '.join(ENDINGS)})", LAYOUT)
+    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.data._arrays import read_npz
 from engine.data.base import DataError, DataSource, Source, Split, Splits
 from engine.options import option
 
@@ -30,7 +29,12 @@ class Npz(DataSource):
         if not self.path:
             raise DataError("data.path is empty", f"set it to an .npz file with {', '.join(KEYS)}")
         path = source.root / Path(self.path).expanduser()
-        arrays = _read(path)
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would block, a device never end
+            raise DataError(f"{path}: is no regular file", "set data.path to an .npz file")
+        try:
+            arrays = read_npz(path, KEYS)
+        except FileNotFoundError:
+            raise DataError(f"{path}: there is no such file", "set data.path to an .npz file") from None
         labels = {part: _labels(arrays[f"y_{part}"], f"{path}: y_{part}") for part in ("train", "test")}
         splits = {
             part: Split(_images(arrays[f"x_{part}"], f"{path}: x_{part}"), labels[part]) for part in ("train", "test")
@@ -43,21 +47,6 @@ class Npz(DataSource):
                 )
         classes = int(torch.cat(list(labels.values())).max()) + 1
         return Splits(train=splits["train"], test=splits["test"], classes=classes)
-
-
-def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise DataError(f"{path}: has no {', '.join(missing)}", f"np.savez it with {', '.join(KEYS)}")
-            return {key: archive[key] for key in KEYS}
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file", "set data.path to an .npz file") from None
-    except (ValueError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: not an .npz of plain arrays: {error}", "write it with np.savez, without objects"
-        ) from None
 
 
 def _images(array: np.ndarray[Any, Any], where: str) -> Tensor:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from engine.data._arrays import read_npz
 from engine.data._images import RESIZING, decode
 from engine.data._obtain import Remote, obtain_archive
 from engine.data.base import DataError, DataSource, Source, Split, Splits
@@ -69,11 +69,11 @@ class TinyImagenet(DataSource):
             content.update("\n".join(str(path.stat().st_mtime_ns) for path in _folders(listing)).encode())
         key = content.hexdigest()
         try:
-            with np.load(cache, allow_pickle=False) as stored:
-                if str(stored["key"]) == key:
-                    return {name: stored[name] for name in listings}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # none yet, or not one of ours: make it
+            stored = read_npz(cache, ("key", *listings)) if cache.is_file() else {}
+            if stored and str(stored.pop("key")) == key:
+                return stored
+        except (OSError, DataError):
+            pass  # not one of ours: make it
         images = {
             name: decode([path for path, _ in listing], self.image_size).numpy() for name, listing in listings.items()
         }

@@ -16,6 +16,7 @@ from trainctl.errors import INTERRUPTED, MACHINE, USAGE, MachineError, TrainctlE
 from trainctl.home import find_home
 
 if TYPE_CHECKING:
+    from engine.recipe import Recipe
     from trainctl.launch.follow import Tail
 
 LOOK = 0.2
@@ -75,18 +76,19 @@ def check_run(run: RunDir, checkpoints: Sequence[str]) -> None:
             )
 
 
-def _settings(run: RunDir) -> dict[str, Any]:
+def _settings(run: RunDir) -> Recipe:
     import tomli
 
+    from engine.recipe import check
+
     try:
-        return tomli.loads(run.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return check(tomli.loads(run.recipe.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{run.recipe}: cannot be read: {error}") from None
 
 
 def _own_attacks(run: RunDir) -> list[str]:
-    attacks = _settings(run).get("eval", {}).get("attacks", [])
-    return [str(name) for name in attacks]
+    return list(_settings(run).eval.attacks)
 
 
 def _evaluate(run: RunDir, name: str, attacks: list[str], checkpoint: Which, as_json: bool) -> None:
@@ -108,7 +110,7 @@ def work_on(
     """
     from trainctl.launch import processes
 
-    threads = _settings(run).get("run", {}).get("threads") or 0
+    threads = _settings(run).run.threads
     with processes.claim(run, patience=3.0) as log:  # one that was just stopped is about to let go
         printed = run.log.stat().st_size
         note(f"{name}: {doing}")

@@ -1,6 +1,7 @@
 """A recipe file merged with the files it extends, and where each value came from. Nothing is checked yet.
 
-Recipes may come from strangers, so reading one is bounded: in size, in keys, in depth, in files.
+Recipes may come from strangers, so reading one is bounded: in size, in keys, in depth, in files. What it may extend
+is any .toml file that its reader can read; so no message quotes a line of a file.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tomli
 
+from engine.recipe import dotted
 from trainctl.errors import UsageError
 from trainctl.recipes import locate
-from trainctl.recipes.lines import Key, key_lines
+from trainctl.recipes.lines import MAX_DEPTH, Key, key_lines
 from trainctl.recipes.problems import Located, Origin, RecipeProblems
 from trainctl.recipes.settings import Setting
 
-MAX_BYTES, MAX_KEYS, MAX_DEPTH, MAX_CHAIN, MAX_FILES = 256 * 1024, 1000, 16, 32, 200
+MAX_BYTES, MAX_KEYS = 64 * 1024, 1000  # of a recipe and all it extends together
+MAX_BASES, MAX_CHAIN, MAX_FILES = 16, 32, 200
 Table = dict[str, Any]
 
 
@@ -53,12 +57,15 @@ class Layers:
 
     def origin(self, key: str) -> Origin:
         """Where `key` was set, else the table it belongs in, else the recipe's own file."""
-        known = {".".join(path): origin for path, origin in self.origins.items()}
         while key:
-            if key in known:
-                return known[key]
+            if key in self._places:
+                return self._places[key]
             key = key.rpartition(".")[0]
         return Origin(self.files[0])
+
+    @cached_property
+    def _places(self) -> dict[str, Origin]:
+        return {dotted(path): origin for path, origin in self.origins.items()}
 
 
 def read_layers(name_or_path: str) -> Layers:
@@ -90,6 +97,7 @@ class _Reader:
         self.files: list[str] = []
         self.problems: list[Located] = []
         self.done: dict[str, tuple[Table, dict[Key, Origin]]] = {}
+        self.bytes, self.keys = 0, 0
 
     def read(self, file: Path, chain: tuple[Path, ...]) -> tuple[Table, dict[Key, Origin]]:
         identity = os.path.realpath(file)
@@ -97,7 +105,7 @@ class _Reader:
             return self.done[identity]
         self.files.append(locate.display(file))
         try:
-            own, lines = _parse(file)
+            own, lines = self._parse(file)
         except RecipeProblems as error:
             self.problems += error.problems
             own, lines = {}, {}
@@ -118,6 +126,9 @@ class _Reader:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             self._report(where, "expected the name of a recipe, or a list of names", 'as in extends = "_base"')
             return
+        if len(names) > MAX_BASES:
+            self._report(where, f"more than {MAX_BASES} recipes", "is this a recipe?")
+            return
         for name in names:
             try:
                 base = locate.find_base(name, file)
@@ -134,16 +145,40 @@ class _Reader:
             else:
                 yield base
 
+    def _parse(self, file: Path) -> tuple[Table, dict[Key, int]]:
+        """The table of one file and the lines of its keys; RecipeProblems if it is not acceptable TOML."""
+        name = locate.display(file)
+        text = _decoded(self._content(file, name), name)
+        table = _table(text, name)
+        lines = key_lines(text)
+        deepest = max(lines, key=len, default=())
+        if len(deepest) > MAX_DEPTH:
+            raise _bad(name, lines[deepest], f"tables nested deeper than {MAX_DEPTH} levels")
+        self.keys += len(lines)
+        if self.keys > MAX_KEYS:
+            raise _bad(name, None, f"more than {MAX_KEYS} keys", "is this a recipe?")
+        return table, lines
+
+    def _content(self, file: Path, name: str) -> bytes:
+        left = MAX_BYTES - self.bytes
+        try:
+            with open(file, "rb") as stream:
+                data = stream.read(left + 1)  # what the folder says of the size need not be true
+        except OSError as error:
+            raise _bad(name, None, f"cannot be read: {error.strerror}") from None
+        self.bytes += len(data)
+        if len(data) > left:
+            raise _bad(name, None, f"larger than {MAX_BYTES // 1024} KiB", "is this a recipe?")
+        return data
+
     def _report(self, where: Origin, message: str, hint: str) -> None:
         self.problems.append(Located(where.file, where.line, "extends", message, hint))
 
 
-def _parse(file: Path) -> tuple[Table, dict[Key, int]]:
-    """The table of one file and the lines of its keys; RecipeProblems if it is not acceptable TOML."""
-    name = locate.display(file)
-    text = _text(file, name)
+def _table(text: str, name: str) -> Table:
+    """The table that `text` holds; RecipeProblems if it is no TOML."""
     try:
-        table = tomli.loads(text)
+        return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         message = error.msg[:1].lower() + error.msg[1:]
         raise _bad(name, error.lineno, f"not TOML: {message}", column=error.colno) from None
@@ -153,22 +188,9 @@ def _parse(file: Path) -> tuple[Table, dict[Key, int]]:
         raise _bad(name, line, "a number has too many digits") from None
     except RecursionError:
         raise _bad(name, None, "nested too deeply to be read") from None
-    lines = key_lines(text)
-    deepest = max(lines, key=len, default=())
-    if len(deepest) > MAX_DEPTH:
-        raise _bad(name, lines[deepest], f"tables nested deeper than {MAX_DEPTH} levels")
-    if len(lines) > MAX_KEYS:
-        raise _bad(name, None, f"more than {MAX_KEYS} keys", "is this a recipe?")
-    return table, lines
 
 
-def _text(file: Path, name: str) -> str:
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise _bad(name, None, f"larger than {MAX_BYTES // 1024} KiB", "is this a recipe?")
-        data = file.read_bytes()
-    except OSError as error:
-        raise _bad(name, None, f"cannot be read: {error.strerror}") from None
+def _decoded(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

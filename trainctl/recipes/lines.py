@@ -11,6 +11,9 @@ import re
 import tomli
 
 Key = tuple[str, ...]
+MAX_DEPTH = 16
+"""Of a key in a recipe, which needs three. Deeper ones are cut, so that thousands of them cost little."""
+_CUT = MAX_DEPTH + 1
 
 # Multi-line strings come first, or their opening quotes would be read as an empty string. They may end in up
 # to two quotes of their own content.
@@ -57,7 +60,7 @@ class _Scanner:
 
     def _header(self, token: str, line: int) -> None:
         if token == "]" and self.parts:  # the second bracket of [[x]] finds no parts
-            self.table = tuple(self.parts)
+            self.table = tuple(self.parts[:_CUT])
             self._record((), self.parts, line)
             self.parts = []
         elif token not in ("[", "]", "."):
@@ -65,7 +68,7 @@ class _Scanner:
 
     def _key(self, token: str, line: int) -> None:
         if token == "=":
-            self.path = (*self.prefix, *self.parts)
+            self.path = (*self.prefix, *self.parts)[:_CUT]
             self._record(self.prefix, self.parts, line)
             self.reads_key = False
         elif token == "[":
@@ -90,7 +93,7 @@ class _Scanner:
         self.reads_key = False
 
     def _record(self, prefix: Key, parts: list[str], line: int) -> None:
-        for end in range(1, len(parts) + 1):
+        for end in range(1, min(len(parts), _CUT - len(prefix)) + 1):
             self.lines.setdefault((*prefix, *parts[:end]), line)
 
 

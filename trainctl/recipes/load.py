@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 from engine import recipe as schema
 from engine.recipe import InvalidRecipe, Problem, Recipe
 from trainctl.errors import UsageError
-from trainctl.recipes.layers import MAX_DEPTH, Layers, read_layers
+from trainctl.recipes.layers import Layers, read_layers
+from trainctl.recipes.lines import MAX_DEPTH
 from trainctl.recipes.problems import Located, Origin, RecipeProblems
 from trainctl.recipes.settings import Setting, parse_set
 
 __all__ = ["Located", "Origin", "RecipeProblems", "Resolved", "check_layers", "dump", "resolve", "settings_of"]
+
+
+MAX_ITEMS = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of characters, from a command line
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def _sound(table: dict[str, Any], above: tuple[str, ...], found: list[Problem]) 
         path = (*above, key)
         reason = _unsound(value, 0) if not isinstance(value, dict) else ""
         if reason:
-            found.append(Problem(".".join(path), reason))
+            found.append(Problem(schema.dotted(path), reason))
         else:
             sound[key] = _sound(value, path, found) if isinstance(value, dict) else value
     return sound
@@ -105,10 +111,12 @@ def _unsound(value: object, depth: int) -> str:
         return "the number does not fit in 64 bits"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not allowed: expected a finite number"
-    if isinstance(value, str) and any((ord(c) < 32 and c not in "\n\t") or ord(c) == 127 for c in value):
+    if isinstance(value, str) and _CONTROL.search(value):
         return "the text has control characters in it"
     if isinstance(value, (list, dict)):
         parts = value.values() if isinstance(value, dict) else value
+        if len(value) > MAX_ITEMS:
+            return f"more than {MAX_ITEMS} values"
         if depth >= MAX_DEPTH:
             return f"nested deeper than {MAX_DEPTH} levels"
         return next((reason for part in parts if (reason := _unsound(part, depth + 1))), "")

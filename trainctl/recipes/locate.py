@@ -16,6 +16,7 @@ from pathlib import Path
 
 from trainctl.errors import UsageError
 
+LONG = 100  # characters of a name that are compared with others
 LIST_HINT = "`trainctl recipes` lists the shipped ones; a path to a .toml file works too"
 
 
@@ -40,13 +41,14 @@ def recipe_name(file: Path) -> str:
 
 def find(name_or_path: str) -> Path:
     """The file of a shipped recipe or of a path; UsageError, with the nearest name, if there is none."""
-    known = shipped()
+    named = not name_or_path.endswith(".toml") and "/" not in name_or_path
+    known = shipped() if named else {}
     if name_or_path in known:
         return known[name_or_path]
     path = Path(os.path.expanduser(name_or_path))
     if os.path.isfile(path):
         return path
-    if not name_or_path.endswith(".toml") and "/" not in name_or_path:
+    if named:
         raise UsageError(f"there is no recipe {name_or_path!r}", nearest(name_or_path, known))
     if os.path.isdir(path):
         names = sorted(file.name for file in path.glob("*.toml") if os.path.isfile(file))
@@ -85,7 +87,7 @@ def display(file: Path) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint with the known name most like `word`, or where to find the names."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:LONG], list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else LIST_HINT
 
 

@@ -18,12 +18,19 @@ from engine.recipe import SECTIONS, Recipe, needs_standard
 from trainctl.errors import UsageError
 from trainctl.recipes.layers import Layers, read_layers
 from trainctl.recipes.load import Located, RecipeProblems, Resolved, check_layers, settings_of
+from trainctl.recipes.problems import shown
 from trainctl.recipes.settings import MAX_RUNS, Setting, grid_cells, parse_grid
 
 MAX_NAME = 120
 SEED = ("run", "seed")
 # How a run is carried out and where its data lie, not what it is.
-EXECUTION = {"run": ("seed", "device", "threads", "log_every"), "data": ("root", "verify", "download")}
+EXECUTION = {
+    "run": (
+        "seed", "device", "threads", "log_every", "gpus", "max_hours", "retries", "shrink_on_oom", "micro_batch",
+    ),
+    "data": ("root", "verify", "download"),
+    "standard": ("torch_weights",),
+}  # fmt: skip
 _SEEDS = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
@@ -94,17 +101,17 @@ def _planned(side: Resolved, seed: int, prefix: str, cell: Sequence[Setting], gi
 def parse_seeds(text: str) -> list[int]:
     """`3`, `0-4`, `0,2,5` or a mixture, each seed once, in the order given. UsageError for anything else."""
     seeds: dict[int, None] = {}
+    label, total = shown(f"--seeds {text}"), 0
     for part in text.split(","):
         match = _SEEDS.fullmatch(part.strip())
         if match is None:
-            raise UsageError(f"--seeds {text}: {part.strip()!r} is neither a seed nor a range", "as in --seeds 0-4,7")
+            raise UsageError(f"{label}: {shown(part.strip())!r} is neither a seed nor a range", "as in --seeds 0-4,7")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise UsageError(
-                f"--seeds {text}: the range {part.strip()} runs backwards", f"did you mean {last}-{first}?"
-            )
-        if last - first >= MAX_RUNS:
-            raise UsageError(f"--seeds {text}: more than {MAX_RUNS} seeds", "give a shorter range")
+            raise UsageError(f"{label}: the range {part.strip()} runs backwards", f"did you mean {last}-{first}?")
+        total += last - first + 1  # the same seed may be meant again and again
+        if last - first >= MAX_RUNS or total > 10 * MAX_RUNS:
+            raise UsageError(f"{label}: more than {MAX_RUNS} seeds", "give a shorter range")
         seeds.update(dict.fromkeys(range(first, last + 1)))
     return list(seeds)
 
@@ -119,7 +126,7 @@ def group_of(recipe: Recipe, recipe_name: str) -> str:
     table = _essence(recipe)
     for section, keys in EXECUTION.items():
         for key in keys:
-            del table[section][key]
+            table.get(section, {}).pop(key, None)
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))
     mark = "+train" if recipe.topology.enabled else ""
     return f"{recipe_name}{mark}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

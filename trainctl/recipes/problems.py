@@ -7,6 +7,17 @@ from dataclasses import dataclass
 
 from trainctl.errors import UsageError
 
+SHOWN = 50
+"""Mistakes that a text names; nobody reads more of them."""
+LONGEST = 500
+"""Characters of a text from a recipe that a message repeats."""
+
+
+def shown(text: str) -> str:
+    """`text`, or its beginning, as one line that cannot steer a terminal."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return short if short.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -32,13 +43,14 @@ class Located:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part not in (None, ""))
-        text = ": ".join(part for part in (place, self.key, self.message) if part)
+        text = ": ".join(shown(part) for part in (place, self.key, self.message) if part)
         return f"{text} ({self.hint})" if self.hint else text
 
 
 class RecipeProblems(UsageError):
-    """Every mistake in the recipes that were asked for; one a line as text. Nothing was started."""
+    """Every mistake in the recipes that were asked for; as text one a line, up to SHOWN. Nothing was started."""
 
     def __init__(self, problems: Iterable[Located]) -> None:
         self.problems = list(dict.fromkeys(problems))
-        super().__init__("\n".join(map(str, self.problems)))
+        lines, more = [*map(str, self.problems[:SHOWN])], len(self.problems) - SHOWN
+        super().__init__("\n".join([*lines, f"and {more} more mistakes"] if more > 0 else lines))

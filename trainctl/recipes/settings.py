@@ -16,10 +16,10 @@ from typing import Any
 import tomli
 
 from trainctl.errors import UsageError
-from trainctl.recipes.lines import Key
-from trainctl.recipes.problems import Located, RecipeProblems
+from trainctl.recipes.lines import MAX_DEPTH, Key
+from trainctl.recipes.problems import Located, RecipeProblems, shown
 
-MAX_RUNS = 10_000  # more are a slip of the keyboard
+MAX_RUNS = MAX_TEXT = 10_000  # more runs, or characters of a value, are a slip of the keyboard
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _PIECE = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'|[\s\S]')
 
@@ -39,13 +39,14 @@ class Setting:
 
 def parse_set(text: str) -> Setting:
     """`a.b=v` as given to --set; RecipeProblems if it is not of that form."""
-    key, value = _split(text, f"--set {text}")
-    return Setting(key, _value(value, key, f"--set {text}"), f"--set {text}", value)
+    label = shown(f"--set {text}")
+    key, value = _split(text, label)
+    return Setting(key, _value(value, key, label), label, value)
 
 
 def parse_grid(text: str) -> list[Setting]:
     """`a.b=1,2,3` as given to --grid, one setting a value; RecipeProblems if it is not of that form."""
-    label = f"--grid {text}"
+    label = shown(f"--grid {text}")
     key, values = _split(text, label)
     pieces = list(dict.fromkeys(piece.strip() for piece in split_values(values)))
     if "" in pieces:
@@ -84,13 +85,21 @@ def _split(text: str, label: str) -> tuple[Key, str]:
         option = label.split(" ", 1)[0]
         values = "1,2,3" if option == "--grid" else "v"
         raise RecipeProblems([Located(label, None, "", "expected KEY=VALUE", f"as in {option} a.b={values}")])
-    return tuple(key.split(".")), value.strip()
+    parts = tuple(key.split("."))
+    if len(parts) > MAX_DEPTH:
+        raise RecipeProblems([Located(label, None, "", f"a key of more than {MAX_DEPTH} parts")])
+    return parts, value.strip()
 
 
 def _value(text: str, key: Key, label: str) -> Any:
+    if len(text) > MAX_TEXT:
+        message = f"a value of more than {MAX_TEXT} characters"
+        raise RecipeProblems([Located(label, None, ".".join(key), message, "write a recipe")])
     try:
         table = tomli.loads(f"value = {text}")
         if list(table) == ["value"]:
+            if _deeper(table, MAX_DEPTH):
+                raise RecursionError
             return table["value"]
     except (ValueError, RecursionError) as error:
         if text.startswith(("[", "{", '"', "'")):
@@ -101,3 +110,8 @@ def _value(text: str, key: Key, label: str) -> Any:
             message = f"a number of {len(text)} digits does not fit in 64 bits"
             raise RecipeProblems([Located(label, None, ".".join(key), message, "give a smaller one")]) from None
     return text
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """True if there are more than `levels` tables one inside the other."""
+    return isinstance(value, dict) and (not levels or any(_deeper(part, levels - 1) for part in value.values()))
