@@ -7,8 +7,9 @@ already computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,25 @@ from torch import Tensor, nn
 from engine.models.output import Output
 
 Forward = Callable[[nn.Module, Tensor, str], Output]
+MIN_BATCH = 3  # BatchNorm needs two images and L_TP three
+
+
+def split(count: int, at_most: int) -> list[slice]:
+    """Parts of `count` images, alike in size, with `at_most` images each (0: all in one), but never fewer than 3."""
+    number = max(1, min(-(-count // at_most), count // MIN_BATCH)) if at_most else 1
+    return [slice(count * part // number, count * (part + 1) // number) for part in range(number)]
 
 
 @dataclass(frozen=True)
-class Batch:
+class PerImage:
+    """Base of what has one entry an image in each of its fields; a slice has those of some of the images."""
+
+    def __getitem__(self, part: slice) -> Self:
+        return replace(self, **{field.name: getattr(self, field.name)[part] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Batch(PerImage):
     """x [B, C, H, W] float32 in [0, 1]; y [B] int64; index [B] int64, positions in the training split."""
 
     x: Tensor
@@ -38,7 +54,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class Perturbed(PerImage):
     """What the training attack made: `images` x' [B, C, H, W] for `batch`, whose order the method may have changed.
 
     `steps_correct` [B] int64 counts the steps taken from an iterate that was still classified correctly.
@@ -62,14 +78,15 @@ class Step:
         perturbed: Perturbed | None,
         forward: Forward,
         position: Position,
+        part: int = 0,
     ) -> None:
         """`perturbed` is None for a method without an attack; `forward(network, images, purpose)` runs a network (the
-        engine puts precision and dropout seeding there).
+        engine puts precision and dropout seeding there). Where the step's images are taken in parts, this is `part`.
         """
         self.batch = perturbed.batch if perturbed is not None else batch
         self.x, self.y = self.batch.x, self.batch.y
         self.perturbed, self.position = perturbed, position
-        self._adversarial, self._standard, self._forward = adversarial, standard, forward
+        self._adversarial, self._standard, self._forward, self._part = adversarial, standard, forward, part
 
     @cached_property
     def natural(self) -> Output:
@@ -110,4 +127,5 @@ class Step:
             if self._standard is None:
                 raise RuntimeError("this run has no standard network, but a loss asks for it")
             network = self._standard
-        return self._forward(network, images, name + why)
+        # Each part has a purpose of its own, and so dropout of its own.
+        return self._forward(network, images, f"{name}{why} {self._part}" if self._part else name + why)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from engine import checkpoint
 from engine.attacks.training import training_attack
@@ -30,7 +31,7 @@ from engine.networks import Forward, Networks, build_optimizer, learning_rate
 from engine.randomness import derive, generator
 from engine.recipe import Recipe
 from engine.regularizers.base import Regularizer
-from engine.step import Batch, Perturbed, Position, Step
+from engine.step import Batch, Perturbed, Position, Step, split
 
 
 class Diverged(Exception):
@@ -68,7 +69,7 @@ class Trainer:
         self.machine, self.life, self.log = machine, life, log
         self.recipe_hash = recipe_hash
         self.batches = 0  # steps an epoch
-        self.attack = training_attack(recipe.attack, method)
+        self.attack = training_attack(recipe.attack, method, recipe.run.micro_batch)
         self.forward = Forward(machine, recipe.run.seed)
         self.order = Order(method.forwards)
         if recipe.method.forwards == "official" and self.attack is not None:
@@ -99,13 +100,15 @@ class Trainer:
             print(f"warning: {warning}", flush=True)
         if state.get("recipe") != self.recipe_hash:
             raise checkpoint.CheckpointError(f"{path}: recipe.toml was changed after this checkpoint was written")
-        self._enter(Progress(**state["progress"]))
-        self.networks.restore(tensors, path)
-        checkpoint.restore_optimizer(self.optimizer, self.names, checkpoint.pick(tensors, "optimizer."))
-        if self.method.memory is not None:
-            checkpoint.restore(self.method.memory, checkpoint.pick(tensors, "method."), path)
-        for name, regularizer in self.regularizers.items():
-            regularizer.load_state(checkpoint.pick(tensors, f"terms.{name}."))
+        checkpoint.check_state(state, path)
+        with checkpoint.fitting(path):
+            self._enter(Progress(**state["progress"]))
+            self.networks.restore(tensors, path)
+            checkpoint.restore_optimizer(self.optimizer, self.names, checkpoint.pick(tensors, "optimizer."))
+            if self.method.memory is not None:
+                checkpoint.restore(self.method.memory, checkpoint.pick(tensors, "method."), path)
+            for name, regularizer in self.regularizers.items():
+                regularizer.load_state(checkpoint.pick(tensors, f"terms.{name}."))
         self.life.step = self.progress.step
         return int(state["events"])
 
@@ -259,36 +262,82 @@ class Trainer:
     # --- one step -------------------------------------------------------------------------------------------
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
-        at, networks = self.progress, self.networks
-        position = Position(at.epoch, self.recipe.schedule.epochs, at.batch, self.batches)
+        """One step, its images taken in parts of run.micro_batch; returns its metrics."""
+        at, network = self.progress, self.networks.adversarial
         perturbed: Perturbed | None = None
 
-        def on(network: nn.Module) -> Step:
-            return Step(network, networks.standard, batch, perturbed, self.forward, position)
-
         def robust_loss(network: nn.Module) -> Tensor:
-            return torch.stack(list(self.method.losses(on(network)).values())).sum()
+            return self._robust_loss(network, batch, perturbed)
 
-        on(networks.adversarial).again(self.order.before_attack)
+        self._again(self.order.before_attack, batch, perturbed)
         if self.attack is not None:
             start = generator(self.machine.device, self.recipe.run.seed, "attack", at.epoch, at.batch)
             with self.forward.precision():
-                perturbed = self.method.perturb(networks.adversarial, batch, self.attack, position, start)
-        step = on(networks.adversarial)
-        step.again(self.order.before)
-        with self.method.displaced(networks.adversarial, robust_loss, position):
-            metrics = self._update(step)
-        step.again(self.order.after)
+                perturbed = self.method.perturb(network, batch, self.attack, self._position(), start)
+        self._again(self.order.before, batch, perturbed)
+        with self.method.displaced(network, robust_loss, self._position()):
+            metrics = self._update(self._losses(step, len(batch.y)) for step in self._steps(network, batch, perturbed))
+        self._again(self.order.after, batch, perturbed)
         return metrics
 
-    def _update(self, step: Step) -> dict[str, Tensor]:
-        """Forwards, losses, gradient and update; returns the metrics of the step."""
-        networks = self.networks
+    def _pretrain_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of M alone, on x."""
+        standard = self.networks.standard
+        assert standard is not None
+
+        def losses(step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+            loss = cross_entropy(step.standard.logits, step.y) * (len(step.y) / len(batch.y))
+            return loss, {"loss_standard": loss, **_accuracies(step, len(batch.y))}
+
+        return self._update(losses(step) for step in self._steps(standard, batch))
+
+    def _position(self) -> Position:
+        at = self.progress
+        return Position(at.epoch, self.recipe.schedule.epochs, at.batch, self.batches)
+
+    def _steps(self, network: nn.Module, batch: Batch, perturbed: Perturbed | None = None) -> Iterator[Step]:
+        """The forwards of a step of M' `network`: in one, or one part after the other."""
+        for number, part in enumerate(split(len(batch.y), self.recipe.run.micro_batch)):
+            images = None if perturbed is None else perturbed[part]
+            yield Step(network, self.networks.standard, batch[part], images, self.forward, self._position(), number)
+
+    def _again(self, names: tuple[str, ...], batch: Batch, perturbed: Perturbed | None) -> None:
+        for step in self._steps(self.networks.adversarial, batch, perturbed):
+            step.again(names)
+
+    def _robust_loss(self, network: nn.Module, batch: Batch, perturbed: Perturbed | None) -> Tensor:
+        """L_robust of one step for a stand-in of M', computed anew."""
+
+        def part_of_it(number: int) -> Tensor:
+            step = list(self._steps(network, batch, perturbed))[number]  # a new one, whose forwards are yet to be made
+            return torch.stack(list(self.method.losses(step).values())).sum() * (len(step.y) / len(batch.y))
+
+        count = len(split(len(batch.y), self.recipe.run.micro_batch))
+        if count == 1:
+            return part_of_it(0)
+        # Its gradient makes the forwards of one part after the other again, so none are kept until then.
+        return torch.stack([recomputed(part_of_it, number, use_reentrant=False) for number in range(count)]).sum()
+
+    def _update(self, parts: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+        """Gradient and update from the loss and the metrics of each part of a step, which add up to those of the step;
+        returns the metrics.
+        """
+        metrics: dict[str, Tensor] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for loss, found in parts:
+            loss.backward()  # type: ignore[no-untyped-call]
+            metrics = {name: value.detach() + metrics.get(name, 0) for name, value in found.items()}
+        self.optimizer.step()
+        return metrics
+
+    def _losses(self, step: Step, whole: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Forwards, loss and metrics of a part of a step of `whole` images, each as its share of the whole."""
+        networks, share = self.networks, len(step.y) / whole
         step.make(self.order.loss)
         needed = dict.fromkeys(name for regularizer in self.regularizers.values() for name in regularizer.needs)
         step.make(name for name in needed if name not in self.order.loss)
 
-        parts = self.method.losses(step)
+        parts = {name: part * share for name, part in self.method.losses(step).items()}
         robust = torch.stack(list(parts.values())).sum()
         metrics = {"loss": robust, "loss_robust": robust, **{f"loss_{name}": part for name, part in parts.items()}}
         total = robust
@@ -296,36 +345,25 @@ class Trainer:
             if f"loss_{name}" in metrics:
                 method = self.recipe.method.name
                 raise ValueError(f"terms.{name}: method {method} has a loss of that name; rename the term")
-            unweighted = regularizer.loss(step)
+            unweighted = regularizer.loss(step) * regularizer.share(len(step.y), whole)
             weighted = regularizer.scale(step.position.epoch) * unweighted
             total = total + weighted
             metrics |= {"loss": total, f"loss_{name}": weighted}
             if regularizer.measure:
                 metrics[regularizer.measure] = unweighted
         if networks.standard is not None and not networks.frozen:
-            standard = cross_entropy(step.standard.logits, step.y)
+            standard = cross_entropy(step.standard.logits, step.y) * share
             total = total + standard
             metrics["loss_standard"] = standard
+        return total, metrics | _accuracies(step, whole)
 
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return metrics | self._accuracies(step)
 
-    def _pretrain_step(self, batch: Batch) -> dict[str, Tensor]:
-        assert self.networks.standard is not None
-        output = self.forward(self.networks.standard, batch.x, "standard")
-        loss = cross_entropy(output.logits, batch.y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return {"loss_standard": loss, "train_standard": _percent(output.logits, batch.y)}
-
-    def _accuracies(self, step: Step) -> dict[str, Tensor]:
-        """Training accuracies from the forwards that were made anyway."""
-        names = {"natural": "train_natural", "adversarial": "train_adversarial", "standard": "train_standard"}
-        made = {label: vars(step)[name] for name, label in names.items() if name in vars(step)}
-        return {label: _percent(output.logits, step.y) for label, output in made.items()}
+def _accuracies(step: Step, whole: int) -> dict[str, Tensor]:
+    """Training accuracies, from the forwards that were made anyway: what a part adds to those of `whole` images."""
+    names = {"natural": "train_natural", "adversarial": "train_adversarial", "standard": "train_standard"}
+    made = {label: vars(step)[name] for name, label in names.items() if name in vars(step)}
+    share = len(step.y) / whole
+    return {label: _percent(output.logits, step.y) * share for label, output in made.items()}
 
 
 def _percent(logits: Tensor, labels: Tensor) -> Tensor:

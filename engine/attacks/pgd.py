@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.losses import cross_entropy_per_sample, kl_divergence_per_sample, margin, wide
+from engine.step import split
 
 Loss = Literal["ce", "kl", "margin"]
 Start = Literal["gaussian", "uniform", "none"]
@@ -61,6 +62,8 @@ class PGD:
     """Looked at before each step, and asked anew each time; None: every sample takes all its steps."""
     noise: float = 0.0
     """Standard deviation of gaussian noise added to each step, inside the projection (FAT's omega)."""
+    micro_batch: int = 0
+    """Images a forward; 0: all. Random numbers and the stop rule are those of all images at once."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -85,7 +88,7 @@ class PGD:
     def _climb(self, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
         eps, step_size = _over(self.eps, x), _over(self.step_size, x)
         low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-        target = self._target(network, x)
+        target = self.logits(network, x) if self.loss == "kl" else None  # the same at every step
         images = self._starting_point(x, generator)
         correct = torch.zeros_like(y)
         taken = torch.zeros_like(y)
@@ -93,22 +96,19 @@ class PGD:
         # Per-sample steps are read on the host here, so that the loop need not wait for the device.
         longest = int(self.steps.max()) if isinstance(self.steps, Tensor) else self.steps
         for step in range(longest):
-            images.requires_grad_()
-            logits = network(images).logits
+            logits, gradient = self._gradient(network, images, y, target)
             moving = limit > step
             if self.stop is not None:
-                moving = moving & self.stop(logits.detach(), y, step)
+                moving = moving & self.stop(logits, y, step)
                 if not bool(moving.any()):
                     break
-            (gradient,) = torch.autograd.grad(self._loss(logits, y, target).sum(), images)
-            images = images.detach()
             moved = images + step_size * gradient.sign()
             if self.noise:
                 moved = moved + self.noise * _normal(x, generator)
             images = torch.where(_column(moving, x), moved.clamp(low, high), images)
-            correct += moving & (logits.detach().argmax(dim=1) == y)
+            correct += moving & (logits.argmax(dim=1) == y)
             taken += moving
-        return Attacked(images.detach().clamp(0, 1), correct, taken)
+        return Attacked(images.clamp(0, 1), correct, taken)
 
     def _starting_point(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "gaussian":
@@ -120,13 +120,22 @@ class PGD:
             start = x.clone()
         return start.clamp(0, 1) if self.clip_start else start
 
-    def _target(self, network: nn.Module, x: Tensor) -> Tensor | None:
-        """Natural logits, which the KL compares with: the same at every step, so computed once."""
-        if self.loss != "kl":
-            return None
-        with torch.no_grad():
-            logits: Tensor = network(x).logits
-        return logits
+    @torch.no_grad()
+    def logits(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Logits [B, C] of `network` as it is on x [B, ...], without gradient, `micro_batch` images at a time."""
+        return torch.cat([network(x[part]).logits for part in split(len(x), self.micro_batch)])
+
+    def _gradient(self, network: nn.Module, images: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] of the iterates and the gradient of the loss with respect to them, like images."""
+        logits: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for part in split(len(y), self.micro_batch):
+            some = images[part].requires_grad_()
+            found = network(some).logits
+            loss = self._loss(found, y[part], None if target is None else target[part])
+            gradients += torch.autograd.grad(loss.sum(), some)
+            logits.append(found.detach())
+        return torch.cat(logits), torch.cat(gradients)
 
     def _loss(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         """The loss of each sample [B]; its sum has the same gradient for a sample as in a batch of one."""

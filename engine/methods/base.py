@@ -53,6 +53,10 @@ class Method(ABC):
     """Train-mode forwards in order: "natural" (M' on x), "adversarial" (M' on x'), "standard" (M on x)."""
     needs_standard: ClassVar[bool] = False
     """True: M is trained beside M' even without TRAIN."""
+    needs_whole_batch: ClassVar[bool] = False
+    """True: it cannot take a step in parts (run.micro_batch). False: `losses` are means over the images, and a network
+    is run in `perturb` by the attack alone.
+    """
     inferred: ClassVar[str] = ""
     """What its authors leave open and is our choice, for people; empty: nothing."""
 

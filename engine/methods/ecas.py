@@ -65,8 +65,8 @@ class Ecas(Method):
 
         The AWP form starts within attack.eps whatever the radius, and is clipped back to it.
         """
-        with torch.no_grad(), batchnorm_mode(network, cast(Mode, self.entropy_mode)):
-            uncertain = entropy(network(batch.x).logits)
+        with batchnorm_mode(network, cast(Mode, self.entropy_mode)):
+            uncertain = entropy(attack.logits(network, batch.x))
         own, radius = self.chosen(uncertain, position, generator)
         awp = self.base == "awp"
         sized = replace(

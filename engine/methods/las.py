@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class Las(Method):
 
     eps, step_size and steps of [attack] are those of the attack that the reward measures robust accuracy with.
     """
+
+    needs_whole_batch: ClassVar[bool] = True  # S learns from all of it
 
     base: str = option("at", choices=("at", "trades", "awp"), help="what it is combined with")
     eps_lowest: int = option(3, ge=1, help="smallest radius that S may choose, in eighths of attack.eps")

@@ -38,6 +38,10 @@ class Regularizer(ABC):
     def loss(self, step: Step) -> Tensor:
         """The unweighted loss of one step, a scalar."""
 
+    def share(self, part: int, whole: int) -> float:
+        """What `loss` of `part` images counts in a step of `whole`; 1 if that is all. By default as a mean of them."""
+        return part / whole
+
     def learnt(self) -> dict[str, nn.Parameter]:
         """Parameters of its own, which learn together with M'."""
         return {}
@@ -58,6 +62,8 @@ class Term(Regularizer):
     needs: ClassVar[tuple[str, ...]] = ("adversarial",)  # a property where it depends on options
     needs_standard: ClassVar[bool] = False
     """True: M is trained beside M', also without TRAIN; `needs` then has "standard" in it."""
+    needs_whole_batch: ClassVar[bool] = False
+    """True: it cannot take a step in parts (run.micro_batch)."""
     inferred: ClassVar[str] = ""
     """What its authors leave open and is our choice, for people; empty: nothing."""
 

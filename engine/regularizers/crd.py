@@ -31,6 +31,7 @@ class Crd(Term):
     """CRD (Tian et al. 2020): contrastive distillation of M on x into M' on x', with two memory banks."""
 
     needs_standard: ClassVar[bool] = True
+    needs_whole_batch: ClassVar[bool] = True  # the negatives of a step are those from before it
     inferred: ClassVar[str] = (
         "the TRAIN paper does not say how it uses CRD: M on x teaches M' on x', weight 0.8 unless set otherwise"
     )

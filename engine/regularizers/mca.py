@@ -23,6 +23,7 @@ class Mca(Term):
     """MCA (Yang et al. 2021): contrast of x' with x against remembered images of other classes, all seen by M'."""
 
     needs: ClassVar[tuple[str, ...]] = ("adversarial", "natural")
+    needs_whole_batch: ClassVar[bool] = True  # the negatives of a step are those from before it
     inferred: ClassVar[str] = (
         "only MCA's abstract is known to us: the form of its loss and all its settings are our choice"
     )

@@ -140,6 +140,15 @@ class TopologyTerm(Regularizer):
         ]
         return torch.stack(values).mean()
 
+    def share(self, part: int, whole: int) -> float:
+        """The sum over j goes over the whole batch, and so does what the reading divides it by; only the neighbours of
+        j are those of its part.
+        """
+        if self._reading.reduction == "mean-pairs":
+            itself = self._reading.diagonal == "exclude"
+            return part * (part - itself) / (whole * (whole - itself))
+        return part / whole if self._reading.reduction == "mean-columns" or self._reading.rescale else 1.0
+
     def _graph(self, name: str, features: Tensor, step: Step) -> Tensor:
         bank, outside = self._banks.get(name), None
         if bank is not None:

@@ -11,7 +11,11 @@ from trainctl.registry.readings import constants
 from trainctl.registry.threats import Threat
 
 # What is recorded more truly elsewhere: the seeds are matched, device and threads stand in env.json.
-_SILENT = {"run.seed", "run.device", "run.threads", "run.log_every"}
+_SILENT = {
+    "run.seed", "run.device", "run.threads", "run.log_every", "run.gpus", "run.max_hours", "run.retries",
+    "run.shrink_on_oom",
+}  # fmt: skip
+MICRO_BATCH = "run.micro_batch"  # in no group's hash, so that runs of one side may differ in it
 _ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "plugins")
 
 
@@ -25,7 +29,8 @@ def differences(baseline: list[Member], train: list[Member]) -> tuple[dict[str, 
     found = []
     for key in dict.fromkeys([*left, *right]):
         before, after = left.get(key, [None]), right.get(key, [None])
-        if before != after and (not key.startswith("standard.") or _needs_standard(baseline)):
+        apart = before != after or (key == MICRO_BATCH and len(before) > 1)
+        if apart and (not key.startswith("standard.") or _needs_standard(baseline)):
             found.append({"key": key, "baseline": _one(before), "train": _one(after)})
     return tuple(found)
 
@@ -63,8 +68,11 @@ def _facts(side: list[Member]) -> dict[str, list[Any]]:
 
 def _of(member: Member) -> Iterable[tuple[str, Any]]:
     for key, value in member.settings.items():
-        if "." in key and key not in _SILENT and not key.startswith("topology."):  # others are words, as the title
+        if (
+            "." in key and key not in _SILENT and key != MICRO_BATCH and not key.startswith("topology.")
+        ):  # others are words, as the title
             yield key, value
+    yield MICRO_BATCH, _micro_batch(member.settings)
     env = member.env
     yield from ((key, env.get(key)) for key in _ENVIRONMENT if key in env)
     packages, git = env.get("packages"), env.get("git")
@@ -76,6 +84,12 @@ def _of(member: Member) -> Iterable[tuple[str, Any]]:
         yield "uncommitted changes", hashlib.sha256(str(patch).encode()).hexdigest()[:8] if patch else "none"
     if member.rule:
         yield "checkpoint rule", member.rule
+
+
+def _micro_batch(settings: dict[str, Any]) -> Any:
+    """0 where a step takes the whole batch, as in recipes that are older than the key."""
+    part, batch = settings.get(MICRO_BATCH, 0), settings.get("optim.batch_size")
+    return 0 if isinstance(part, int) and isinstance(batch, int) and part >= batch else part
 
 
 def _needs_standard(side: list[Member]) -> bool:
