@@ -1,6 +1,9 @@
 """`python -m engine RUN_FOLDER`: carry out one run, or go on with it.
 
 With --evaluate: evaluate it again. With --embed: store a t-SNE embedding of its features.
+
+Exit codes: 0 done; 1 failed, diverged or out of memory; 2 wrong usage or another process at work; 3 the machine lacks
+or refuses something; 124 reached run.max_hours; 128 + N stopped by signal N.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 
 def main() -> int:
@@ -25,8 +29,8 @@ def main() -> int:
         "--checkpoint", choices=["best", "last", "both"], default="best", help="which one (default: best)"
     )
     arguments = parser.parse_args()
-    if not (arguments.folder / "recipe.toml").is_file():
-        parser.error(f"{arguments.folder} holds no recipe.toml")
+    if not os.access(arguments.folder / "recipe.toml", os.R_OK):
+        parser.error(f"{arguments.folder} holds no recipe.toml, or none that can be read")
     if min(arguments.classes, arguments.per_class) < 1:
         parser.error("--classes and --per-class must be 1 or more")
     # cuBLAS reads this once, when it is loaded; without it deterministic kernels refuse to run.
@@ -35,7 +39,7 @@ def main() -> int:
     # the same cores. OpenMP reads this when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-    from engine import timing, worker
+    from engine import ending, timing, worker
     from engine.lifecycle import AlreadyRunning
 
     folder = arguments.folder.absolute()
@@ -48,8 +52,21 @@ def main() -> int:
         return worker.evaluate(folder, [part for part in arguments.evaluate.split(",") if part], which)
     except AlreadyRunning as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ending.USAGE
+    except OSError as error:  # the folder cannot be taken, so nothing can be written there either
+        print(f"error: {ending.refusal(error, folder)}\n{ending.remedy_of(error)}".rstrip(), file=sys.stderr)
+        return ending.LACKS
+
+
+def leave(code: int) -> NoReturn:
+    """Exit with `code`, also where the last words find no room: Python would make it 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

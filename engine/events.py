@@ -26,6 +26,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +57,61 @@ def number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-class EventLog:
-    """Appends events to a file. Each is one write() on a descriptor opened with O_APPEND."""
+class Lines:
+    """A file to which lines are appended, each by one write() on a descriptor opened with O_APPEND.
 
-    def __init__(self, path: Path, echo: Callable[[str, dict[str, Any]], None] | None = None) -> None:
-        """`echo` is told of each event once it is written."""
-        self._echo = echo
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    Where a process was killed or the disk was full in the middle of a line, the next one begins on a line of its own.
+    An OSError names the file.
+    """
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one event of `KINDS`; OSError (disk full, …) is the caller's to report."""
-        line = encode(event, time.time(), fields)
-        written = os.write(self._descriptor, line)
-        if written != len(line):
-            raise OSError(28, f"only {written} of {len(line)} bytes of an event were written; is the disk full?")
-        if self._echo is not None:
-            self._echo(event, fields)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        size = os.fstat(self._descriptor).st_size
+        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+
+    def append(self, line: bytes) -> None:
+        """Append `line`, which ends in a newline."""
+        rest = b"\n" + line if self._torn else line
+        with self._named():
+            while rest:  # a full disk takes a part first, and says what is wrong at the next try
+                written = os.write(self._descriptor, rest)
+                self._torn = rest[written - 1 : written] != b"\n"
+                rest = rest[written:]
 
     def position(self) -> int:
         """Bytes in the file so far, made durable first: a checkpoint stores it, and resume cuts the log there."""
-        os.fsync(self._descriptor)
+        with self._named():
+            os.fsync(self._descriptor)
         return os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+
+class EventLog(Lines):
+    """Appends events to a file."""
+
+    def __init__(self, path: Path, echo: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        """`echo` is told of each event once it is written."""
+        super().__init__(path)
+        self._echo = echo
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event of `KINDS`; OSError (disk full, …) is the caller's to report."""
+        self.append(encode(event, time.time(), fields))
+        if self._echo is not None:
+            with suppress(OSError):  # stdout.log is for people, and must not end the run
+                self._echo(event, fields)
 
 
 def read(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from engine import options
+from engine import options, source
 from engine.recipe import Recipe
 from engine.recipe import Run as RunSection
 
@@ -78,12 +77,13 @@ def _device(name: str) -> torch.device:
 
 def environment(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     """Content of env.json."""
-    code = options.PACKAGE.parent
+    came = source.origin(options.PACKAGE.parent)
     cuda = machine.device.type == "cuda"
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "git": _git(code),
+        "git": came["git"],
+        "code": came["code"],
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(machine.device) if cuda else _cpu_name(),
@@ -94,7 +94,7 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, Any]:
         "reproducible": machine.reproducible,
         "argv": sys.argv,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        "plugins": _plugins(recipe),
+        "plugins": _plugins(recipe, came["plugins"]),
     }
 
 
@@ -113,23 +113,19 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _git(folder: Path) -> dict[str, str] | None:
-    """Commit and uncommitted patch of the code that runs, or None outside a checkout."""
+def _plugins(recipe: Recipe, frozen: list[str]) -> list[dict[str, str]]:
+    """Files outside the package that this run uses, with their checksums.
 
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=True).stdout
-
-    try:
-        if not (folder / ".git").exists():
-            return None
-        return {"commit": git("rev-parse", "HEAD").strip(), "patch": git("diff", "HEAD")[:1_000_000]}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _plugins(recipe: Recipe) -> list[dict[str, str]]:
-    """Files outside the package that this run uses, with their checksums."""
-    used = [options.catalog("Method")[recipe.method.name], options.catalog("DataSource")[recipe.data.dataset]]
-    outside = [entry.path for entry in used if not entry.path.is_relative_to(options.PACKAGE)]
-    return [{"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in outside]
+    `frozen` are the folders that those of TRAINCTL_PLUGINS are copies of, [] if they are no copies.
+    """
+    kinds = {"Method": [recipe.method.name], "DataSource": [recipe.data.dataset], "Term": recipe.terms.model_dump()}
+    used = [options.catalog(kind)[name] for kind, names in kinds.items() for name in names]
+    before = dict(zip(options.plugin_folders(), frozen, strict=False))
+    return [
+        {
+            "path": str(Path(before.get(entry.path.parent, entry.path.parent), entry.path.name)),
+            "sha256": hashlib.sha256(entry.path.read_bytes()).hexdigest(),
+        }
+        for entry in used
+        if not entry.path.is_relative_to(options.PACKAGE)
+    ]

@@ -4,28 +4,34 @@
     timed/          recipes, of a run that only measures time        "
     run.json        id, name, recipe, group, pair, seed, command, created          "
     labels.json     tags and note                           replaced whole by trainctl
-    launch.json     pid, start time, host of the started process     "  by the launcher
+    launch.json     the started process (see `process`), when         "  by the launcher
     env.json        versions, git commit and patch, host, device     written by the engine
     events.jsonl    append-only                                       "
     stdout.log      what the process printed
-    heartbeat.json  pid, process start time, host, step, t            replaced whole by the engine
-    exit.json       status, code, signal, reason, t                   by the engine, or by the launcher for a dead one
-    attempts.jsonl  one line per start: t, pid, host, resumed_from    append-only
+    heartbeat.json  the process, step, t                              replaced whole by the engine, every few seconds
+    exit.json       status, code, signal, reason, hint, t             by the engine, or by the launcher for a dead one
+    attempts.jsonl  one line per start: t, the process, resumed_from  append-only
     attempts/       NNN-exit.json: how an attempt ended that was resumed;
                     NNN/: all that one left behind before it was begun anew
     checkpoints/    last.safetensors, best.safetensors: tensors, with JSON in the header;
                     last.safetensors.previous: the generation before
     eval/           CHECKPOINT-METRIC.csv (one row an example) and .json (settings and result); CHECKPOINT-tsne.json
+    .reserve        room on the disk that the engine gives back to write exit.json; left behind by a killed one
 
 Status is derived from these and from the process table, never stored as a flag that somebody must clear.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
+import stat
+import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +44,18 @@ UNFINISHED = STATUSES[:4]
 AT_WORK = STATUSES[1:4]
 """A process works in the folder, or is about to."""
 
+STALE = 15 * 60.0
+"""Seconds without a heartbeat after which a run of another host is lost."""
+_SURELY_FRESH = 60.0
+LARGEST = 1 << 20
+"""Bytes that a JSON file or a recipe in a run folder can have."""
+
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Write `content` to a temporary file, sync, rename over `path`, sync the folder: whole or not at all."""
+    """Write `content` to a temporary file, sync, rename over `path`, sync the folder: whole or not at all.
+
+    An OSError names `path`, whatever step failed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
@@ -49,10 +64,13 @@ def replace(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -65,30 +83,89 @@ def sync_folder(folder: Path) -> None:
 
 
 def process_start_time(pid: int) -> float | None:
-    """Start of process `pid` in unix seconds, or None if there is none; with the pid it names a process for good."""
+    """Start of process `pid` in unix seconds, or None if there is none. It moves when somebody sets the clock."""
     import psutil
 
     try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+        found = psutil.Process(pid)
+        return None if found.status() == psutil.STATUS_ZOMBIE else float(found.create_time())
     except psutil.Error:
         return None
 
 
-def _alive(process: dict[str, Any]) -> bool:
-    """True if the process described by {pid, start_time, host} runs; one on another host is taken to run."""
-    if process.get("host") != socket.gethostname():
-        return True
-    pid, start = process.get("pid"), process.get("start_time")
-    if not isinstance(pid, int) or not isinstance(start, (int, float)):
-        return False
-    actual = process_start_time(pid)
-    return actual is not None and abs(actual - start) < 1.0
+def process(pid: int) -> dict[str, Any]:
+    """Process `pid` of this host, as heartbeat.json and launch.json name it.
+
+    What names it for good is the pid, `ticks` (its start in clock ticks since boot) and `boot` (the id of the boot);
+    both are None where there is no /proc. start_time (unix seconds) is for people, and names it there.
+    """
+    return {
+        "pid": pid, "start_time": process_start_time(pid), "ticks": _ticks(pid), "boot": _boot(),
+        "host": socket.gethostname(),
+    }  # fmt: skip
 
 
 def me() -> dict[str, Any]:
     """The calling process, as heartbeat.json and launch.json name it."""
-    return {"pid": os.getpid(), "start_time": process_start_time(os.getpid()), "host": socket.gethostname()}
+    return process(os.getpid())
+
+
+def is_here(process: dict[str, Any]) -> bool:
+    """True if the process was started on this host, or does not say where."""
+    return bool(process.get("host", here := socket.gethostname()) == here)
+
+
+def alive(process: dict[str, Any]) -> bool:
+    """True if the process that `process` once described runs on this host.
+
+    False for one of another host or an earlier boot, a zombie, another process that has the pid by now, and for
+    whatever describes no process. One that was described without `ticks` is told by its start_time, within a second.
+    """
+    pid, boot, ticks, start = (process.get(key) for key in ("pid", "boot", "ticks", "start_time"))
+    if not is_here(process) or not isinstance(pid, int) or not 0 < pid < 2**31:
+        return False
+    if _boot() and isinstance(boot, str):
+        if boot != _boot():
+            return False
+        if isinstance(ticks, int):
+            return _ticks(pid) == ticks
+    if not isinstance(start, (int, float)):
+        return False
+    actual = process_start_time(pid)
+    return actual is not None and actual - 1.0 < start < actual + 1.0
+
+
+@cache
+def _boot() -> str | None:
+    """The id of this boot (random(4)); None where the kernel gives none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _ticks(pid: int) -> int | None:
+    """Start of the living process `pid` in clock ticks since boot, which no clock moves (field 22 of
+    proc_pid_stat(5)); None if there is none, it is a zombie, or there is no /proc.
+    """
+    try:
+        # The second field is the program's name in brackets, and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def content(path: str | Path) -> bytes:
+    """Bytes of a file of at most `LARGEST`; OSError if it is none: a pipe would block, a device never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise OSError(errno.EINVAL, "no small file", path)
+        return os.read(descriptor, found.st_size)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -140,7 +217,7 @@ class RunDir:
     def json(self, name: str) -> dict[str, Any]:
         """Content of `name` (as "exit.json"); {} if it is missing, unreadable or no object."""
         try:
-            value = json.loads((self.path / name).read_bytes())
+            value = json.loads(content(f"{self.path}/{name}"))
         except (OSError, ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
@@ -168,16 +245,37 @@ class RunDir:
         return self.checkpoints / f"{which}.safetensors"
 
     def status(self) -> str:
-        """One of STATUSES, from exit.json, heartbeat.json, launch.json and the process table."""
+        """One of STATUSES, from exit.json, heartbeat.json, launch.json, and the process table of this host.
+
+        A run of another host is lost once it has left no heartbeat for STALE seconds.
+        """
         ended = self.json("exit.json").get("status")
-        if ended in FINAL:
-            return str(ended)
+        if isinstance(ended, str) and ended in FINAL:
+            return ended
         beat = self.json("heartbeat.json")
         launch = self.json("launch.json")
         if not beat and not launch:
             return "queued"
-        if not _alive(beat or launch):
+        who = beat or launch
+        if not (alive(who) if is_here(who) else self._is_fresh("heartbeat.json" if beat else "launch.json")):
             return "lost"
         if launch.get("stop_requested"):
             return "stopping"
         return "running" if beat else "starting"
+
+    def _is_fresh(self, name: str) -> bool:
+        """True unless `name` was last replaced more than STALE seconds ago, by the clock of the file system.
+
+        Clocks of hosts differ, and are set. So unless the file is as young as that of a run at work must be, the file
+        system is asked for its time; if it does not answer (nothing can be written here), the run is taken to run.
+        """
+        try:
+            written = (self.path / name).stat().st_mtime
+            if abs(time.time() - written) < _SURELY_FRESH:
+                return True
+            import tempfile
+
+            with tempfile.TemporaryFile(dir=self.path) as probe:
+                return os.fstat(probe.fileno()).st_mtime - written < STALE
+        except OSError:
+            return True

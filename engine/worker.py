@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import signal
+import resource
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ import torch
 
 from engine import checkpoint, machine, narrate, options
 from engine.checkpoint import CheckpointError
-from engine.data.base import DataError, Splits
+from engine.data.base import Splits
 from engine.data.load import load as load_data
+from engine.ending import DONE, USAGE, ending
 from engine.evaluate import embedding
 from engine.evaluate.protocols import threat
 from engine.evaluate.run import Stopped, evaluate_checkpoint
 from engine.events import EventLog
-from engine.lifecycle import STOP_SIGNALS, Lifecycle
-from engine.machine import Machine, MachineLacks
+from engine.lifecycle import Lifecycle
+from engine.machine import Machine
 from engine.methods.base import Method
 from engine.networks import Networks, build_networks, compile_networks
 from engine.recipe import InvalidRecipe, Recipe, check, own_options
@@ -31,9 +31,8 @@ from engine.regularizers.base import Regularizer, Term
 from engine.regularizers.topology import TopologyTerm
 from engine.rundir import RunDir, replace
 from engine.task import Task
-from engine.train import Diverged, Interrupted, Trainer, parameters
-
-DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
+from engine.train import Trainer, parameters
+from engine.weights import load_weights
 
 
 def train(folder: Path) -> int:
@@ -48,12 +47,12 @@ def carry_out(folder: Path, work: Callable[[Lifecycle, RunDir], None]) -> int:
         if rundir.json("exit.json").get("status") == "done":
             print(f"{folder}: this run is done")
             return DONE
-        rundir.archive_exit()
         try:
+            rundir.archive_exit()
             work(life, rundir)
         except BaseException as error:
-            ending = _ending(error, life)
-            return life.end(ending.status, ending.code, ending.reason, ending.hint)
+            ended = ending(error, life)
+            return life.end(ended.status, ended.code, ended.reason, ended.hint)
         return life.end("done", DONE, peak_memory_mb=_peak_memory())
 
 
@@ -101,54 +100,18 @@ def embed(folder: Path, which: Sequence[str], classes: int, per_class: int) -> i
 
 def _refused(error: BaseException, life: Lifecycle) -> int:
     """Say why work on a finished run came to nothing; returns the exit code."""
-    ending = _ending(error, life)
-    print(f"error: {ending.reason}\n{ending.hint}".strip(), file=sys.stderr)
-    return USAGE if isinstance(error, CheckpointError | InvalidRecipe) else ending.code
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a process ended: the status of its run, its exit code, and what to tell people."""
-
-    status: str
-    code: int
-    reason: str = ""
-    hint: str = ""
-
-
-OOM_HINT = "lower optim.batch_size or eval.batch_size, or choose a smaller model.arch"
-
-
-def _ending(error: BaseException, life: Lifecycle) -> Ending:
-    """What `error` means. A traceback is printed for what nobody foresaw, and for nothing else."""
-    if isinstance(error, Interrupted | Stopped):
-        number = life.stop_signal or signal.SIGTERM
-        hint = "`trainctl resume` goes on from the checkpoint"
-        return Ending(STOP_SIGNALS[number], 128 + number, f"stopped by {number.name}", hint)
-    if isinstance(error, Diverged):
-        hint = "lower optim.lr or attack.eps, or look at the last step events; checkpoints/last is from before"
-        return Ending("diverged", FAILED, str(error), hint)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return Ending("oom", FAILED, _first_line(error), OOM_HINT)
-    if isinstance(error, MachineLacks | DataError):
-        return Ending("failed", LACKS, str(error), error.hint)
-    if isinstance(error, CheckpointError | InvalidRecipe):
-        return Ending("failed", FAILED, str(error))
-    traceback.print_exception(error)
-    hint = "the traceback is in stdout.log"
-    if isinstance(error, ValueError):  # settings that do not fit the images or the network, refused by name
-        return Ending("failed", FAILED, str(error), hint)
-    return Ending("failed", FAILED, f"{type(error).__name__}: {_first_line(error)}", hint)
+    ended = ending(error, life)
+    print(f"error: {ended.reason}\n{ended.hint}".strip(), file=sys.stderr)
+    return USAGE if isinstance(error, CheckpointError | InvalidRecipe) else ended.code
 
 
 def _run(life: Lifecycle, rundir: RunDir) -> None:
     recipe = read_recipe(rundir)
+    life.limit(recipe.run.max_hours)
     setup = machine.prepare(recipe.run)
     rundir.write_json("env.json", machine.environment(recipe, setup))
     rundir.checkpoints.mkdir(exist_ok=True)
-    for left in (*rundir.checkpoints.glob(".*.tmp"), *rundir.checkpoints.glob(".*.kept")):
-        with contextlib.suppress(OSError):
-            left.unlink()  # by a process that was killed while it wrote; the folder is ours now
+    _sweep(rundir)
     if not rundir.events.exists():
         rundir.events.touch()
 
@@ -174,14 +137,24 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
 
 
+def _sweep(rundir: RunDir) -> None:
+    """Remove the unfinished files of engines that were killed while they wrote; the folder is ours now."""
+    own = ("env.json", "events.jsonl", "heartbeat.json", "exit.json")  # launch.json may be being written this moment
+    for pattern in ("checkpoints/.*.tmp", "checkpoints/.*.kept", "eval/.*.tmp", *(f".{name}.*.tmp" for name in own)):
+        for left in rundir.path.glob(pattern):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
 def read_recipe(rundir: RunDir) -> Recipe:
     """The checked recipe of a run folder. Raises CheckpointError if it cannot be read, InvalidRecipe for mistakes."""
     import tomli
 
     try:
-        return check(tomli.loads(rundir.recipe.read_text(encoding="utf-8")))
-    except (OSError, tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomli.loads(rundir.recipe.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{rundir.recipe}: cannot be read ({error})") from None
+    return check(table)
 
 
 def _method(recipe: Recipe) -> Method:
@@ -219,8 +192,7 @@ def _load(recipe: Recipe, setup: Machine) -> tuple[Splits, Networks]:
     networks = build_networks(recipe, splits, setup.device)
     if networks.frozen and networks.standard is not None and recipe.standard.weights:
         path = Path(recipe.standard.weights).expanduser()
-        tensors, _ = checkpoint.load(path)
-        checkpoint.restore(networks.standard, checkpoint.pick(tensors, "model."), path)
+        load_weights(networks.standard, path, pickled=recipe.standard.torch_weights)
     return splits, networks
 
 
@@ -228,7 +200,7 @@ def say_start(
     log: EventLog, recipe: Recipe, setup: Machine, splits: Splits, networks: Networks, *, compiled: bool
 ) -> None:
     """Write the start event."""
-    batch = recipe.optim.batch_size
+    batch, part = recipe.optim.batch_size, recipe.run.micro_batch
     log.write(
         "start", method=recipe.method.name, topology=recipe.topology.enabled, dataset=recipe.data.dataset,
         device=str(setup.device), threads=setup.threads, compiled=compiled,
@@ -237,7 +209,13 @@ def say_start(
         selection={**asdict(threat(recipe.eval, recipe.eval.best_by, splits.classes)), "split": recipe.eval.select},
         parameters=parameters(networks.adversarial),
         standard_parameters=parameters(networks.standard) if networks.standard is not None else 0,
+        **({"micro_batch": part} if part else {}),
     )  # fmt: skip
+    if 0 < part < batch:
+        message = (
+            f"run.micro_batch = {part}: BatchNorm and L_TP see parts of a batch, so the numbers are not those of 0"
+        )
+        log.write("warning", message=message)
     if not setup.reproducible:
         message = (
             "GPU kernels are not deterministic: the same seed need not give the same bits (run.deterministic = true)"
@@ -268,6 +246,7 @@ def _restore(networks: Networks, recipe: Recipe, rundir: RunDir, name: str) -> d
     """Load checkpoint `name` for evaluation; returns its name, its epoch and the rule by which it is what it is."""
     path = rundir.checkpoint(name)
     tensors, state = checkpoint.load(path)
+    checkpoint.check_state(state, path)
     networks.restore(tensors, path)
     networks.mode(training=False)
     epoch, rule = _written_at(state, recipe, path)
@@ -286,14 +265,8 @@ def _written_at(state: dict[str, Any], recipe: Recipe, path: Path) -> tuple[int,
     return epoch, f"stopped after epoch {epoch}" if early else state["rule"]
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:500]
-
-
 def _peak_memory() -> float:
     """Largest memory of this process so far, in MB: of the GPU where one was used, else of the process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    import resource
-
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -92,7 +92,7 @@ def make_run(
     if status == "running":
         folder.write_json("heartbeat.json", {**me(), "step": 4, "t": created + 2})
     elif status == "lost":
-        folder.write_json("heartbeat.json", {**me(), "start_time": 1.0, "step": 4, "t": created + 2})
+        folder.write_json("heartbeat.json", {**me(), "start_time": 1.0, "ticks": 1, "step": 4, "t": created + 2})
     else:
         folder.write_json(
             "exit.json", {"status": status, "code": int(status != "done"), "reason": "", "t": created + 60}
