@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from textual.widgets import Static
 from engine.rundir import RunDir
 from trainctl.errors import MachineError, UsageError
 from trainctl.home import Home
-from trainctl.launch import folders, processes, scheduler
+from trainctl.launch import folders, frozen, processes, scheduler
 from trainctl.registry import ingest, labels, query
 from trainctl.tui.feed import acts as feed
 from trainctl.tui.screens import acts
@@ -105,7 +106,7 @@ def ended(home: Home, run_id: str = "aaaa", status: str = "done") -> RunDir:
     return run
 
 
-STAYS = ("recipe.toml", "run.json", "attempts.jsonl", "labels.json")
+STAYS = ("recipe.toml", "attempts.jsonl", "labels.json")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -116,8 +117,11 @@ def check_put_away(run: RunDir, before: dict[str, bytes]) -> None:
     """It is queued, has nothing to go on from, and nothing of it was lost."""
     assert run.status() == "queued"
     stays = {name: before[name] for name in STAYS}
-    kept = {name: data for name, data in before.items() if name not in STAYS}
+    kept = {name: data for name, data in before.items() if name not in (*STAYS, "run.json")}
     now = {name: data for name, data in contents(run.path).items() if not name.endswith(".tmp")}
+    about = json.loads(now.pop("run.json"))
+    assert frozen.find(Home(run.path.parents[1]), about.pop("code")).is_dir()  # it begins anew with today's code
+    assert about == json.loads(before["run.json"])
     assert now == {**stays, "stdout.log": b"", **{f"attempts/001/{name}": data for name, data in kept.items()}}
 
 
@@ -125,7 +129,7 @@ def check_put_away(run: RunDir, before: dict[str, bytes]) -> None:
 def test_a_retry_keeps_what_was_there(home: Home, status: str) -> None:
     run = ended(home, status=status)
     if status == "lost":
-        run.write_json("heartbeat.json", {**run.json("launch.json"), "start_time": 1.0})
+        run.write_json("heartbeat.json", {**run.json("launch.json"), "start_time": 1.0, "ticks": 1})
     assert run.status() == status
     before = contents(run.path)
     folders.retry(run)
@@ -183,6 +187,7 @@ folders.retry(RunDir(Path(sys.argv[2])))
 
 
 def test_a_retry_that_is_killed_at_any_step_is_completed_and_loses_nothing(home: Home) -> None:
+    frozen.freeze(home)  # else each of them would be killed in that; tests/test_frozen.py does it
     for step in range(40):
         run = ended(home, f"r{step:02d}")
         before = contents(run.path)
@@ -191,7 +196,8 @@ def test_a_retry_that_is_killed_at_any_step_is_completed_and_loses_nothing(home:
             break
         now = contents(run.path)
         kept = {name.removeprefix("attempts/001/"): data for name, data in now.items()} | now
-        assert all(kept.get(name) == data for name, data in before.items() if name not in ("exit.json", "stdout.log"))
+        replaced = ("exit.json", "stdout.log", "run.json")
+        assert all(kept.get(name) == data for name, data in before.items() if name not in replaced)
         assert before["stdout.log"] in (now["stdout.log"], now.get("attempts/001/stdout.log"))
         if run.status() == "done":
             assert step == 0 or {name: now[name] for name in before} == before  # not touched yet

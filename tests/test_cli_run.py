@@ -155,7 +155,7 @@ def test_ctrl_c_twice_kills(home: Home) -> None:
     until(lambda: run.status() == "stopping")
     view.send_signal(signal.SIGINT)
     _, said = view.communicate(timeout=30)
-    assert view.returncode == 130 and "Ctrl-C again" in said
+    assert view.returncode == 130 and "Ctrl-C again" in said and "deaf-s1 killed: 1 process" in said
     assert run.status() == "killed" and run.json("exit.json")["signal"] == "SIGKILL"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_trainctl import ENGINE, queue, starts, tidy, until
+from fake_trainctl import ENGINE, ROOT, queue, starts, tidy, until
 
 from engine.events import encode
 from engine.rundir import RunDir, process_start_time
@@ -109,6 +109,171 @@ def test_remove_cuts_links_and_spares_the_busy(home: Home, tmp_path: Path) -> No
     assert busy.path.exists()
 
 
+@pytest.mark.parametrize("where", ["", "stdout.log", "attempts", "events.jsonl", "checkpoints"])
+def test_nothing_is_led_out_of_the_home_by_a_link(home: Home, tmp_path: Path, where: str) -> None:
+    """A stranger's folder, or something in it, is a link to what is precious."""
+    elsewhere = tmp_path / "precious"
+    [run] = queue(home, "quick")
+    processes.record_end(run, "failed", reason="so that it can be retried")
+    if where:
+        elsewhere.mkdir()
+        (elsewhere / "log").write_text("precious")
+        (run.path / where).unlink(missing_ok=True)
+        (run.path / where).symlink_to(elsewhere / "log" if "." in where else elsewhere)
+    else:
+        run.path.rename(elsewhere)
+        run.path.symlink_to(elsewhere)
+
+    def contents() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+
+    before = contents()
+    for deed in (folders.retry, folders.requeue):
+        with pytest.raises(UsageError, match="is a link"):
+            deed(run)
+    (elsewhere / "exit.json" if not where else run.path / "exit.json").unlink()
+    before.pop(str(elsewhere / "exit.json"), None)
+    assert run.status() == "queued"
+    with pytest.raises(UsageError, match="is a link"):
+        processes.start(run, engine=ENGINE)
+    if where in ("", "stdout.log"):
+        with pytest.raises(UsageError, match="is a link"):
+            processes.stop([run])
+    if not where:
+        processes.record_end(run, "failed", reason="the scheduler could not start it")
+    folders.remove(home, run)
+    assert contents() == before and not os.path.lexists(run.path)
+
+
+def test_a_strangers_exit_json_leads_a_retry_nowhere(home: Home, tmp_path: Path) -> None:
+    """It may say that a retry was cut short, and where what it moves shall go."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "rc").write_text("precious")
+    for number, mark in enumerate(("../../../..", 10**30, -1, None, ["x"], 7, 8)):
+        [run] = queue(home, f"quick-{number}")
+        run.write_json("exit.json", {"status": "killed", "retrying": mark, "before": "{}", "recipe": ""})
+        run.log.write_text("mine")
+        (run.path / "attempts").mkdir()
+        (run.path / "attempts" / "007").symlink_to(precious)
+        (run.path / "attempts" / "008").mkdir()
+        (run.path / "attempts" / "008" / ".stdout.log.tmp").symlink_to(precious / "rc")
+        if mark == 7:
+            with pytest.raises(UsageError, match="is a link"):
+                folders.retry(run)
+            run.write_json("exit.json", {"status": "killed"})
+        folders.retry(run)
+        kept = run.path / "attempts" / ("008" if mark == 8 else "009") / "stdout.log"
+        assert kept.read_text() == "mine" and not kept.is_symlink() and run.status() == "queued"
+    assert [path.name for path in precious.iterdir()] == ["rc"] and (precious / "rc").read_text() == "precious"
+
+
+def test_a_log_that_would_block_is_refused(home: Home) -> None:
+    [run] = queue(home, "quick")
+    os.mkfifo(run.log)
+    with pytest.raises(UsageError, match="no ordinary file"):
+        processes.start(run, engine=ENGINE)
+    folders.remove(home, run)
+    assert not run.path.exists()
+
+
+@pytest.mark.parametrize("cwd", ["relative", "/nowhere", "/" + "x" * 5000, "/\0", "/\ud800", "/etc/passwd", 5, None])
+def test_a_folder_that_nobody_can_work_in_is_not_worked_in(home: Home, cwd: object) -> None:
+    [run] = queue(home, "quick")
+    run.write_json("run.json", {**run.json("run.json"), "cwd": cwd})
+    assert processes._cwd(run) == run.path
+
+
+FULL = """
+import json, os, resource, subprocess, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:4]
+from fake_trainctl import Home, folders, processes, queue
+from trainctl.errors import MachineError
+from trainctl.launch import frozen
+from trainctl.recipes.plan import plan
+from trainctl.registry import labels
+disk = Path(sys.argv[1])
+def mount(*options):
+    subprocess.run(["mount", "-t", "tmpfs", *options, "x", disk], check=True)
+def leave(free):
+    (disk / "filler").unlink(missing_ok=True)
+    space = os.statvfs(disk)
+    with open(disk / "filler", "wb") as file:
+        file.write(bytes(max(0, space.f_bavail * space.f_frsize - free)))
+def refused(deed, *words):
+    try:
+        deed()
+    except MachineError as error:
+        text = f"{error} | {error.hint}"
+        assert all(word in text for word in (str(disk), *words)), text
+        return True
+    return False
+def left():
+    return [*home.runs.iterdir(), *(path for path in (home.path / "code").glob("*") if not frozen._intact(path))]
+
+mount("-o", "size=6m")
+home = Home(disk / "home").create()
+for free in (0, 4096, 100_000, 300_000):  # while the code is copied
+    leave(free)
+    assert refused(lambda: queue(home, "a", "b", "c"), "cannot freeze", "the disk is full") and not left(), free
+leave(4 << 20)
+frozen.freeze(home)
+for free in range(0, 400_000, 4096):  # while the folders are made
+    leave(free)
+    if not refused(lambda: queue(home, "a", "b", "c"), "cannot write a run folder", "the disk is full"):
+        break
+    assert not left(), free
+assert free > 4096 and len(home.run_dirs()) == 3, free
+leave(1 << 20)
+run = home.run_dirs()[0]
+processes.record_end(run, "failed", reason="to be retried")
+run.log.write_text("x" * 50_000)
+leave(0)
+assert refused(lambda: labels.change(run, note="n" * 9000), "labels")
+assert refused(lambda: processes.stop(home.run_dirs()[1:2]), "the disk is full")
+assert refused(lambda: folders.retry(run), "the disk is full", "nothing is lost")
+assert run.status() in ("failed", "killed") and run.log.stat().st_size == 50_000
+leave(1 << 20)
+folders.retry(run)
+assert run.status() == "queued" and (run.path / "attempts/001/stdout.log").stat().st_size == 50_000
+leave(0)
+folders.remove(home, home.run_dirs()[1])  # deleting needs no room
+leave(1 << 20)
+processes.record_end(run, "failed", reason="to be retried")
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+deeds = [lambda: queue(home, "a"), lambda: folders.requeue(run), lambda: folders.retry(run),
+         lambda: folders.remove(home, run), lambda: labels.change(run, note="x"), lambda: processes.request_stop(run)]
+assert [refused(deed, "ead-only") for deed in deeds] == [True] * len(deeds)
+subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+(disk / "filler").unlink()
+before, plans = len(home.run_dirs()), plan(["digits-trades"], seeds="0-1")
+for more in range(1, 40):  # files that may be open beyond those that are
+    open_now = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + more - 1, 4096))
+    failed = refused(lambda: folders.create(home, plans), "ulimit -n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    if not failed:
+        break
+    assert len(list(home.runs.iterdir())) == before
+assert more > 1 and len(home.run_dirs()) == before + 2 == len(list(home.runs.iterdir()))
+print("all of it")
+"""
+
+
+def test_a_disk_that_refuses_is_told_with_the_path_and_the_remedy(tmp_path: Path) -> None:
+    """Full at every step, read-only, and no more files to open: nothing is left half made."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    own = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*own, "mount", "-t", "tmpfs", "x", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a file system of his own")
+    tests = Path(__file__).parent
+    command = [*own, sys.executable, "-c", FULL, str(disk), str(tests), str(tests.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "all of it\n", done.stderr
+
+
 # --- processes ----------------------------------------------------------------------------------------------
 
 
@@ -164,6 +329,82 @@ def test_stop_kills_what_ignores_sigterm(home: Home) -> None:
     ended = run.json("exit.json")
     assert (ended["status"], ended["code"], ended["signal"]) == ("killed", 137, "SIGKILL")
     assert run.status() == "killed"
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from engine.lifecycle import Lifecycle
+from engine.rundir import RunDir
+run = RunDir(Path(sys.argv[3]))
+CHILD = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {}; print(flush=True); time.sleep(60)"
+with Lifecycle(run) as life:
+    for away in ("0", "os.setpgid(0, 0)", "os.setsid()"):
+        child = subprocess.Popen([sys.executable, "-c", CHILD.format(away)], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        with open(run.path / "children", "a") as file:
+            file.write(f"{child.pid}\\n")
+        if sys.argv[2] == "leaves" and away != "0":
+            break
+    (run.path / "ready").touch()
+    while not life.should_stop():
+        time.sleep(0.02)
+    run.checkpoints.mkdir()
+    unfinished = run.checkpoints / ".last.safetensors.1.tmp"
+    unfinished.touch()
+    while not (run.path / "seen").exists():
+        time.sleep(0.02)
+    if sys.argv[2] == "deaf":
+        time.sleep(60)
+    unfinished.rename(run.checkpoint("last"))
+    sys.exit(life.end("killed", 143, "stopped by SIGTERM"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["deaf", "leaves"])
+def test_stop_says_its_stages_and_leaves_nobody(home: Home, kind: str) -> None:
+    """Neither children that ignore SIGTERM nor those that put themselves in a group or a session of their own."""
+    [run] = queue(home, "stubborn")
+    child = processes.start(run, engine=[sys.executable, "-c", STUBBORN, str(ROOT), kind])
+    assert child is not None
+    until((run.path / "ready").exists)
+    pids = [int(line) for line in (run.path / "children").read_text().split()]
+    told: list[str] = []
+
+    def say(of: RunDir, stage: str) -> None:
+        assert of == run
+        told.append(stage)
+        if "is writing" in stage:
+            (run.path / "seen").touch()
+
+    grace = 3.0 if kind == "deaf" else 60.0
+    processes.stop([run], grace, say=say)
+    child.wait()
+    until(lambda: all(process_start_time(pid) is None for pid in pids))
+    asked = f"asked to stop (SIGTERM); it has {grace:g} s for its checkpoint"
+    assert told == {
+        "deaf": [asked, "is writing its checkpoint", "killed after 3 s: 4 processes",
+                 "killed: did not stop in time and was killed"],
+        "leaves": [asked, "is writing its checkpoint", "has written its checkpoint",
+                   "killed what it left behind: 2 processes", "killed: stopped by SIGTERM"],
+    }[kind]  # fmt: skip
+    with processes.claim(run):
+        pass
+
+
+def test_a_full_disk_keeps_no_run_from_being_stopped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    [run] = queue(home, "sleep")
+    child = start(run)
+    until(run.checkpoint("last").exists)
+
+    def full(path: RunDir, name: str, value: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write_json", full)
+        processes.request_stop(run)
+    assert child.wait() == 143
 
 
 def test_stop_cancels_what_has_not_started(home: Home) -> None:
@@ -307,7 +548,7 @@ def test_errors_do_not_keep_the_others_from_being_stopped(home: Home) -> None:
 def test_an_engine_started_by_hand_is_stopped_alone(home: Home) -> None:
     """It shares its process group with the shell that started it, which must live."""
     [run] = queue(home, "sleep")
-    shell = subprocess.Popen(["sh", "-c", f"{sys.executable} {ENGINE[1]} {run.path} >> {run.log}; echo lived on"],
+    shell = subprocess.Popen(["sh", "-c", f"{sys.executable} {ENGINE[-1]} {run.path} >> {run.log}; echo lived on"],
                              stdout=subprocess.PIPE, start_new_session=True)  # fmt: skip
     until(run.checkpoint("last").exists)
     processes.stop([run], grace=10)

@@ -10,12 +10,12 @@ from typing import Any
 
 from engine import events
 from engine.events import METRICS
-from engine.rundir import RunDir
+from engine.rundir import FINAL, RunDir
 from trainctl.cli import live, words
 from trainctl.cli.common import console, emit_json, note, printable
 from trainctl.errors import DONE, INTERRUPTED, MACHINE, RUN_FAILED, TrainctlError
 from trainctl.home import Home
-from trainctl.launch import processes, scheduler
+from trainctl.launch import again, processes, queue, scheduler
 from trainctl.launch.follow import Follower
 from trainctl.registry.threats import Threat, threat
 
@@ -88,20 +88,35 @@ def _until_ended(home: Home, runs: Sequence[Follower], view: live.View, presses:
         if presses and presses.count and not answered:
             answered, deadline = 1, time.monotonic() + processes.GRACE
             note(f"stopping {len(open_runs)} run(s): they write a checkpoint first; Ctrl-C again kills them")
+            _each(open_runs, again.give_up)
             waiting = [run for run in open_runs if run.status == "queued"]
             _each([*waiting, *(run for run in open_runs if run not in waiting)], processes.request_stop)
         elif presses and answered == 1 and (presses.count > 1 or time.monotonic() > deadline):
+            _kill(open_runs, "" if presses.count > 1 else f" after {processes.GRACE:g} s")
             answered = 2
-            _each(open_runs, processes.kill)
         elif answered == 2 and presses and presses.count > 2:
             return True
-        if not answered and time.monotonic() - cared > CARE and any(run.status == "queued" for run in open_runs):
+        if not answered and time.monotonic() - cared > CARE and any(_waits(run) for run in open_runs):
             scheduler.ensure(home)  # also when the one before was killed
             cared = time.monotonic()
         time.sleep(LOOK)
 
 
-def _each(runs: Sequence[Follower], action: Callable[[RunDir], None]) -> None:
+def _waits(run: Follower) -> bool:
+    """True if a scheduler has something to do for it: to start it, or to take it up again."""
+    return run.status in FINAL or (run.status == "queued" and not queue.place(run.run).held)
+
+
+def _kill(runs: Sequence[Follower], when: str) -> None:
+    """Kill runs and say how many processes each had."""
+    counts: dict[str, int] = {}
+    _each(runs, lambda run: counts.update({run.id: processes.kill(run)}))
+    for run in runs:
+        if count := counts.get(run.run.id):
+            note(f"{run.name} killed{when}: {count} process{'' if count == 1 else 'es'}")
+
+
+def _each(runs: Sequence[Follower], action: Callable[[RunDir], object]) -> None:
     for run in runs:
         try:
             action(run.run)
@@ -132,12 +147,12 @@ def summary(run: RunDir, name: str, status: str, *, reason: str = "", metrics: M
 
 
 def queue_again(
-    home: Home, runs: Sequence[RunDir], queue: Callable[[RunDir], None], *, detach: bool, as_json: bool
+    home: Home, runs: Sequence[RunDir], deed: Callable[[RunDir], None], *, detach: bool, as_json: bool
 ) -> int:
-    """`queue` each of `runs`, which has ended, and stay with them to the end unless `detach`; the exit code."""
+    """Queue each of `runs`, which have ended, by `deed`; stay with them to the end unless `detach`; the exit code."""
     with Presses() as presses:
         for run in runs:
-            queue(run)
+            deed(run)
         scheduler.ensure(home)
         if not detach:
             return attend(home, runs, presses=presses, as_json=as_json)

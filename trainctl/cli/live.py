@@ -5,6 +5,7 @@ Live and plain go to stderr, so that a pipe on stdout carries results only.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ class LiveView:
     def __init__(self) -> None:
         from rich.live import Live
 
+        self._terminal = sys.stderr.isatty()
         self._console = console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
@@ -104,7 +106,9 @@ class LiveView:
         self._began = time.monotonic()
 
     def show(self, runs: Sequence[Follower], fresh: Fresh) -> None:
-        """Draw again if there is news, and once a second for the clocks."""
+        """Draw again if there is news, and once a second for the clocks; OSError once the terminal has gone."""
+        if self._terminal and not sys.stderr.isatty():  # Rich would write nothing and go on, as into a file
+            raise OSError(errno.EIO, "the terminal has gone")
         for run, event in fresh:
             if event["event"] == "warning":
                 self._console.print(f"{run.name}: {_line(event, run)}", style="yellow")

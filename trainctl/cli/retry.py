@@ -19,7 +19,7 @@ def retry(
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Begin ended runs anew, from epoch 0, as a new attempt of the same run.
+    """Begin ended runs anew, from epoch 0 and with the code as it is now, as a new attempt of the same run.
 
     Their events, log, checkpoints and evaluations are kept in attempts/ of their folders. `trainctl resume` goes on
     from the last checkpoint instead.

@@ -32,9 +32,6 @@ def stop(
             note(f"{names[run.id]} has ended already: {run.status()}")
     # The queued first, or the scheduler would start one in the place of a stopped one.
     at_work.sort(key=lambda run: run.status() != "queued")
-    processes.stop(at_work, grace)
-    for run in at_work:
-        reason = run.json("exit.json").get("reason")
-        note(f"{names[run.id]} {run.status()}{f': {reason}' if reason else ''}")
+    processes.stop(at_work, grace, say=lambda run, stage: note(f"{names[run.id]} {stage}"))
     if at_work:
         note(f"go on with: trainctl resume {' '.join(run.id for run in at_work)}")

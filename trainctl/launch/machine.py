@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.rundir import RunDir
+from engine.rundir import RunDir, alive
 from trainctl.home import Home
-from trainctl.launch import processes, slots
+from trainctl.launch import slots
 from trainctl.launch.gpus import Gpus, Nvml
 
 
@@ -78,7 +78,7 @@ class Meter:
     def process(self, run: RunDir) -> ProcessLoad | None:
         """What the run takes; None if no process of it lives on this host. GPU memory is as `machine` saw it last."""
         written = run.json("heartbeat.json") or run.json("launch.json")
-        if written.get("host") != socket.gethostname() or not processes.is_alive(written):
+        if not alive(written):
             self._trees.pop(run.id, None)
             return None
         found = [share for pid in _tree(int(written["pid"])) if (share := _share(pid))]

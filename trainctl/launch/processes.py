@@ -10,21 +10,27 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine.rundir import FINAL, RunDir, process_start_time
-from trainctl.errors import MachineError, TrainctlError, UsageError
+from engine import rundir
+from engine.rundir import FINAL, RunDir, alive
+from trainctl.errors import MachineError, TrainctlError, UsageError, refused
+from trainctl.home import Home
+from trainctl.launch import frozen, signals
 
-ENGINE = (sys.executable, "-P", "-m", "engine")
+MODULE = ("-P", "-m", "engine")
+ENGINE = (sys.executable, *MODULE)
 GRACE = 60.0  # seconds that a stopped engine has for its checkpoint
 POLL = 0.05
+# What is written in a run folder where it stands; all else is replaced whole, which cuts a link.
+WRITTEN = ("events.jsonl", "attempts.jsonl", "engine.lock", "attempts", "checkpoints", "eval")
 
 
 class Busy(UsageError):
@@ -37,12 +43,15 @@ def claim(run: RunDir, patience: float = 0.0) -> Iterator[int]:
 
     Raises Busy if somebody else holds it for longer than `patience` seconds.
     """
+    for path in (run.path, run.log):
+        if path.is_symlink() or path.is_fifo():
+            raise _led_out(run, path)
     try:
-        log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except FileNotFoundError:
         raise UsageError(f"run {run.id} has gone") from None
     except OSError as error:
-        raise MachineError(f"cannot write {run.log}: {error.strerror}") from None
+        raise refused(f"cannot write {run.log}", error) from None
     if not _locked(log, patience):
         os.close(log)
         raise Busy(f"a process works in run {run.id}", f"stop it with `trainctl stop {run.id}`, or wait for it")
@@ -50,6 +59,27 @@ def claim(run: RunDir, patience: float = 0.0) -> Iterator[int]:
         yield log
     finally:
         os.close(log)
+
+
+def contained(run: RunDir) -> None:
+    """UsageError if something in the run's folder that is written would lead out of it: a stranger may have made it."""
+    for path in (run.path, *(run.path / name for name in WRITTEN)):
+        if path.is_symlink():
+            raise _led_out(run, path)
+
+
+def _led_out(run: RunDir, path: Path) -> UsageError:
+    hint = f"put in its place what it leads to, if you trust it, or delete the run: trainctl rm {run.id}"
+    return UsageError(f"{path} is a link or no ordinary file, and nothing is written through it", hint)
+
+
+@contextmanager
+def writing(run: RunDir) -> Iterator[None]:
+    """What is done inside writes in the run's folder; an OSError becomes a MachineError with the path and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(f"cannot write {error.filename or run.path}", error) from None
 
 
 def _locked(descriptor: int, patience: float) -> bool:
@@ -72,12 +102,13 @@ def spawn(
     engine: Sequence[str] | None = None,
     arguments: Sequence[str] = (),
     environment: dict[str, str],
+    code: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `engine RUN_FOLDER *arguments` in a session of its own, with its output appended to the file behind `log`.
 
-    `engine` None is `ENGINE`. It works where the user typed the command, for the sake of relative paths in the recipe.
+    `engine` None is `ENGINE`. `code` is the frozen copy that it runs, None for today's. It works where the user typed
+    the command, for the sake of relative paths in the recipe.
     """
-    cwd = run.json("run.json").get("cwd")
     program = engine or ENGINE
     try:
         return subprocess.Popen(
@@ -86,17 +117,32 @@ def spawn(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=cwd if isinstance(cwd, str) and Path(cwd).is_dir() else run.path,
-            env={**os.environ, **import_path(), "PYTHONUNBUFFERED": "1", **environment},
+            cwd=_cwd(run),
+            env={
+                **os.environ,
+                **(frozen.environment(code) if code else import_path()),
+                "PYTHONUNBUFFERED": "1",
+                **environment,
+            },
         )
     except OSError as error:
-        raise MachineError(f"cannot start {program[0]}: {error.strerror}") from None
+        raise refused(f"cannot start {program[0]}", error) from None
+
+
+def _cwd(run: RunDir) -> str | Path:
+    """Where the user typed the command if one may work there, else the run's folder."""
+    cwd = run.json("run.json").get("cwd")
+    with suppress(OSError, ValueError):
+        if isinstance(cwd, str) and cwd.startswith("/") and stat.S_ISDIR(os.stat(cwd).st_mode):  # noqa: PTH116
+            return cwd if os.access(cwd, os.X_OK) else run.path
+    return run.path
 
 
 def start(
     run: RunDir, *, threads: int = 0, gpu: str = "", device: str = "", engine: Sequence[str] | None = None
 ) -> subprocess.Popen[bytes] | None:
-    """Start the engine of a queued run; None if the run is no longer queued. Raises Busy if somebody works in it.
+    """Start the engine of a queued run; None if the run is no longer queued. Raises Busy if somebody works in it,
+    MachineError if it cannot be started or its frozen code has gone.
 
     `threads` 0 leaves their number to the libraries. `gpu` is what the engine may see of the GPUs ("": all); `device`
     is written to launch.json for people and for the scheduler after this one.
@@ -104,14 +150,18 @@ def start(
     with claim(run) as log:
         if run.status() != "queued":
             return None
+        contained(run)
+        name = run.json("run.json").get("code")
+        ours = tuple(engine or ENGINE)[1:] == MODULE
+        code = frozen.find(Home(run.path.parents[1]), name) if ours and name is not None else None
         environment = thread_limits(threads)
         if gpu:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        child = spawn(run, log, engine=engine, environment=environment)
-        who = {"pid": child.pid, "start_time": process_start_time(child.pid), "host": socket.gethostname()}
+        child = spawn(run, log, engine=engine, environment=environment, code=code)
         try:
-            run.write_json("launch.json", {**who, "t": time.time(), "device": device})
-        except OSError:
+            with writing(run):
+                run.write_json("launch.json", {**rundir.process(child.pid), "t": time.time(), "device": device})
+        except TrainctlError:
             child.kill()
             child.wait()
             raise
@@ -132,18 +182,21 @@ def import_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def record_end(run: RunDir, status: str, *, code: int = 0, number: int = 0, reason: str) -> None:
-    """Write exit.json for an engine that left none. `number` is the signal that ended it, 0 for none."""
-    if run.json("exit.json").get("status") not in FINAL:
+def record_end(run: RunDir, status: str, *, code: int = 0, number: int = 0, reason: str, hint: str = "") -> None:
+    """Write exit.json for an engine that left none. `number` is the signal that ended it, 0 for none.
+
+    Nothing is written into a folder elsewhere that a link leads to.
+    """
+    if not run.path.is_symlink() and run.json("exit.json").get("status") not in FINAL:
         name = signal.Signals(number).name if number else None
         ended = {"status": status, "code": 128 + number if number else code, "signal": name, "reason": reason}
-        run.write_json("exit.json", {**ended, "t": time.time()})
+        run.write_json("exit.json", {**ended, "hint": hint, "t": time.time()})
 
 
 def request_stop(run: RunDir) -> None:
     """Ask a run to stop and do not wait: a queued one is cancelled, a working one writes a checkpoint (SIGTERM)."""
     try:
-        with claim(run):
+        with claim(run), writing(run):
             if run.status() == "queued":
                 record_end(run, "killed", reason="cancelled before it started")
             if run.status() in FINAL:
@@ -158,54 +211,104 @@ def request_stop(run: RunDir) -> None:
         if (process := _process(run)) or time.monotonic() > deadline:
             break
         time.sleep(POLL)  # it was started this moment and its pid is about to be written
-    if process.get("host") != socket.gethostname():
+    if not is_local(run):
         raise MachineError(f"run {run.id} works on {process.get('host', 'an unknown host')}", "stop it there")
     launch = run.json("launch.json") or process
-    run.write_json("launch.json", {**launch, "stop_requested": time.time()})
-    _signal(process, signal.SIGTERM)
+    with suppress(OSError):  # a full disk must not keep a run from being stopped
+        run.write_json("launch.json", {**launch, "stop_requested": time.time()})
+    signals.send(process, signal.SIGTERM)
 
 
-def kill(run: RunDir) -> None:
-    """End a run's processes at once (SIGKILL to all of them) and write exit.json if the engine has not."""
+def kill(run: RunDir) -> int:
+    """End all processes of a run at once (SIGKILL) and write exit.json if the engine has not; how many there were.
+
+    Those are the engine's, what descends from it, and all of its session, whatever group they put themselves in.
+    """
     process = _process(run)
-    if process and process.get("host") == socket.gethostname():
-        _signal(process, signal.SIGKILL)
-        deadline = time.monotonic() + 10.0
-        while is_alive(process) and time.monotonic() < deadline:
-            time.sleep(POLL)
+    count = signals.kill(process) if alive(process) else _kill_leftovers(run)
     if run.status() not in FINAL or run.status() == "lost":
-        record_end(run, "killed", number=signal.SIGKILL, reason="did not stop in time and was killed")
+        with writing(run):
+            record_end(run, "killed", number=signal.SIGKILL, reason="did not stop in time and was killed")
+    return count
 
 
-def stop(runs: Sequence[RunDir], grace: float = GRACE) -> None:
-    """Stop runs together: ask all, wait up to `grace` seconds, kill those left; then raise the first error met."""
+def stop(runs: Sequence[RunDir], grace: float = GRACE, *, say: Callable[[RunDir, str], None] | None = None) -> None:
+    """Stop runs together: ask all, wait up to `grace` seconds, kill those left; then raise the first error met.
+
+    `say` is told each stage of each run when it is reached, the last one being how it ended.
+    """
     errors: list[TrainctlError] = []
-    asked: list[RunDir] = []
+    asked: list[_Stopping] = []
     for run in runs:
+        stopping = _Stopping(run, say or (lambda run, stage: None))
         try:
-            request_stop(run)
-            asked.append(run)
+            stopping.ask(grace)
+            asked.append(stopping)
         except TrainctlError as error:
             errors.append(error)
     deadline = time.monotonic() + grace
-    while any(_works(run) for run in asked) and time.monotonic() < deadline:
-        time.sleep(POLL)
-    for run in asked:
-        if _works(run):
-            kill(run)
-        elif run.status() == "lost":
-            record_end(run, "killed", number=signal.SIGTERM, reason="stopped before it could write a checkpoint")
+    while asked:
+        late = time.monotonic() >= deadline
+        for stopping in list(asked):
+            try:
+                if stopping.ended(late, grace):
+                    asked.remove(stopping)
+            except TrainctlError as error:
+                asked.remove(stopping)
+                errors.append(error)
+        time.sleep(POLL if asked else 0)
     if errors:
         raise errors[0]
 
 
-def is_alive(process: dict[str, Any]) -> bool:
-    """True if the process {pid, start_time} of this host runs; another one with the same pid does not count."""
-    pid, started = process.get("pid"), process.get("start_time")
-    if not isinstance(pid, int) or not isinstance(started, (int, float)):
-        return False
-    actual = process_start_time(pid)
-    return actual is not None and abs(actual - started) < 1.0
+class _Stopping:
+    """A run on its way out, and what was said of it."""
+
+    def __init__(self, run: RunDir, say: Callable[[RunDir, str], None]) -> None:
+        self.run = run
+        self._say = say
+        self._before = self._generation()
+        self._writes = self._wrote = False
+
+    def ask(self, grace: float) -> None:
+        request_stop(self.run)
+        if _works(self.run):
+            self._say(self.run, f"asked to stop (SIGTERM); it has {grace:g} s for its checkpoint")
+
+    def ended(self, late: bool, grace: float) -> bool:
+        """True once it has ended; if it is too `late` for that it is killed."""
+        works = _works(self.run)
+        self._look()
+        if works:
+            if not late:
+                return False
+            count = kill(self.run)
+            self._say(self.run, f"killed after {grace:g} s: {count} process{'' if count == 1 else 'es'}")
+        elif self.run.status() == "lost":
+            with writing(self.run):
+                reason = "stopped before it could write a checkpoint"
+                record_end(self.run, "killed", number=signal.SIGTERM, reason=reason)
+        if count := _kill_leftovers(self.run):
+            self._say(self.run, f"killed what it left behind: {count} process{'' if count == 1 else 'es'}")
+        why = self.run.json("exit.json").get("reason")
+        self._say(self.run, f"{self.run.status()}{f': {why}' if why else ''}")
+        return True
+
+    def _look(self) -> None:
+        if not self._writes and any(self.run.checkpoints.glob(".last.*.tmp")):
+            self._writes = True
+            self._say(self.run, "is writing its checkpoint")
+        if not self._wrote and self._generation() != self._before:
+            self._writes = self._wrote = True
+            self._say(self.run, "has written its checkpoint")
+
+    def _generation(self) -> tuple[int, int]:
+        """Which file checkpoints/last is."""
+        try:
+            found = self.run.checkpoint("last").stat()
+        except OSError:
+            return 0, 0
+        return found.st_ino, found.st_mtime_ns
 
 
 def _process(run: RunDir) -> dict[str, Any]:
@@ -215,24 +318,24 @@ def _process(run: RunDir) -> dict[str, Any]:
 
 def is_local(run: RunDir) -> bool:
     """True if the run's engine was started on this host."""
-    return bool(_process(run).get("host") == socket.gethostname())
+    process = _process(run)
+    return bool(process) and rundir.is_here(process)
+
+
+def _kill_leftovers(run: RunDir) -> int:
+    """End what an engine that has ended left behind in its session, if it still works in the run's folder; how many."""
+    pid = _process(run).get("pid")
+    try:
+        with claim(run):
+            return 0
+    except Busy:  # a child inherited the lock, or somebody evaluates the run again
+        pass
+    except TrainctlError:
+        return 0
+    if not is_local(run) or not isinstance(pid, int) or rundir.process_start_time(pid) is not None:
+        return 0
+    return signals.kill_session(pid)
 
 
 def _works(run: RunDir) -> bool:
-    return is_local(run) and is_alive(_process(run))
-
-
-def _signal(process: dict[str, Any], number: signal.Signals) -> None:
-    """Signal the whole session of the engine, or the engine alone if it was started by hand in somebody's session."""
-    if not is_alive(process):
-        return
-    pid = int(process["pid"])
-    try:
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:
-            os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
-        raise MachineError(f"process {pid} belongs to somebody else", "ask its owner to stop it") from None
+    return alive(_process(run))

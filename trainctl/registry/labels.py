@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.rundir import RunDir
-from trainctl.errors import MachineError, UsageError
+from trainctl.errors import UsageError, refused
 
 LONGEST = 10_000
 
@@ -85,6 +85,8 @@ def _labels(run: RunDir, stored: dict[str, Any]) -> Labels:
 @contextmanager
 def _alone(run: RunDir) -> Iterator[None]:
     """Hold a lock on the folder itself: the one on stdout.log belongs to the engine as long as it works."""
+    if run.path.is_symlink():
+        raise UsageError(f"{run.path} is a link, and nothing is written through it")
     try:
         descriptor = os.open(run.path, os.O_RDONLY)
         try:
@@ -95,4 +97,4 @@ def _alone(run: RunDir) -> Iterator[None]:
     except FileNotFoundError:
         raise UsageError(f"run {run.id} has gone") from None
     except OSError as error:
-        raise MachineError(f"cannot write the labels of {run.path}: {error.strerror or error}") from None
+        raise refused(f"cannot write the labels of {run.path}", error) from None
