@@ -44,7 +44,7 @@ def main() -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if kind == "lacks":
             return life.end("failed", 3, "no data set", "put it there")
-        return work(run, life, 1000 if kind in ("sleep", "deaf") else 3)
+        return work(run, life, 18_000 if kind in ("sleep", "deaf") else 3)
 
 
 def work(run: RunDir, life: Lifecycle, epochs: int) -> int:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from engine.rundir import FINAL, RunDir  # noqa: E402
 from trainctl.home import Home  # noqa: E402
 from trainctl.launch import folders, processes, scheduler, slots  # noqa: E402
 
-ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
+# Hundreds of them are started, and coverage would take twice what they take themselves.
+UNMEASURED = ("/usr/bin/env", "COVERAGE_PROCESS_START=", "COVERAGE_PROCESS_CONFIG=")
+ENGINE = (*UNMEASURED, sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 COMMAND = [sys.executable, str(Path(__file__))]
 
 
@@ -32,6 +34,15 @@ def queue(home: Home, *names: str, share: float | None = None, **settings: objec
     ]
     plans = [plan(["digits-trades"], overrides=given, name=name)[0] for name in names]
     return folders.create(home, plans, share=share)
+
+
+def serve(home: Home, *, engine: Sequence[str] = ENGINE, **env: str) -> subprocess.Popen[bytes]:
+    """A scheduler of this home as a child of the test."""
+    command = [sys.executable, "-m", "trainctl.launch.scheduler", str(home.path), *engine]
+    with open(home.path / "scheduler.log", "ab") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env={**environment(home), **env}, start_new_session=True
+        )  # fmt: skip
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

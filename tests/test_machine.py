@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import time
@@ -17,97 +16,16 @@ from dashboard import made
 from fake_trainctl import ENGINE, queue, until
 from folders import make_run
 
-from engine.rundir import RunDir, me, process_start_time
+from engine import rundir
+from engine.rundir import RunDir, me
 from trainctl.home import Home
 from trainctl.launch import scheduler, slots
 from trainctl.launch.gpus import Gpu, Gpus, Nvml
 from trainctl.launch.machine import Meter
-from trainctl.launch.scheduler import Scheduler, Worker
-from trainctl.launch.slots import Need
-from trainctl.launch.waiting import Held, explain
+from trainctl.launch.waiting import Held
 from trainctl.registry import ingest
 from trainctl.tui.feed import machine as feed
 from trainctl.tui.feed.machine import SPAN, STEP, MachineFeed, Recent, Sampler
-
-ONE, HALF = Need(1.0, ""), Need(0.5, "")
-
-
-def why(queued: list[tuple[str, Need]], held: list[Held], gpus: list[str], cores: int = 2) -> list[str]:
-    names = {"a": "alpha", "b": "beta", "c": "gamma"}
-    return [verdict.words(names, cores) for verdict in explain(queued, held, gpus)]
-
-
-def test_it_is_said_what_each_run_waits_for() -> None:
-    held = [Held("a", 0.5, "")]
-    assert why([("b", HALF), ("c", HALF)], held, []) == [
-        "starts next", "needs 1 of 2 cores; 2 taken by alpha and beta",
-    ]  # fmt: skip
-    assert why([("b", ONE), ("c", HALF)], held, []) == [
-        "needs 2 of 2 cores; 1 taken by alpha", "behind beta, which waits for the same",
-    ]  # fmt: skip
-    three = [Held(name, 1 / 3, "") for name in "abc"]
-    assert why([("d", HALF)], three, [], 6) == ["needs 3 of 6 cores; 6 taken by alpha, beta and 1 more"]
-    pinned, some = Need(0.0, "0"), Need(0.0, "any")
-    assert why([("b", pinned), ("c", some)], [Held("a", 0.0, "0")], ["0", "1"]) == [
-        "waits for GPU 0, taken by alpha", "starts next",
-    ]  # fmt: skip
-    both = [Held("a", 0.0, "0"), Held("b", 0.0, "1")]
-    assert why([("c", some)], both, ["0", "1"]) == ["waits for a GPU, taken by alpha and beta"]
-    # Cores and GPUs are queued for apart: a run for the one overtakes a run that waits for the other.
-    assert why([("b", ONE), ("c", some)], held, ["0"]) == ["needs 2 of 2 cores; 1 taken by alpha", "starts next"]
-
-
-def test_the_scheduler_starts_exactly_those_that_are_said_to_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against the rule in plain words: first come first served, each kind of want in a queue of its own."""
-    draw = random.Random(4)
-    runs = [RunDir(tmp_path / f"r{number}") for number in range(8)]
-    seen = set()
-    for _ in range(300):
-        gpus = draw.choice([[], ["0"], ["0", "1"]])
-        wants = {
-            run.id: Need(draw.choice([0.0, 0.25, 1 / 3, 0.5, 1.0]), draw.choice(["", "", "any", "0", "1"]))
-            for run in runs
-        }
-        at_work = runs[: draw.randrange(3)]
-        waiting = runs[3:]
-        served = Scheduler(Home(tmp_path), ENGINE, gpus)
-        for run in at_work:
-            held = Held(run.id, draw.choice([0.0, 0.25, 0.5]), draw.choice(["", *gpus]))
-            served.workers[run.id] = Worker(run, held, None)
-        before = [worker.held for worker in served.workers.values()]
-
-        expected, blocked = [], []
-        used, taken = sum(each.share for each in before), [each.gpu for each in before]
-        for run in waiting:
-            want = wants[run.id]
-            free = [number for number in (gpus or ["0"]) if number not in taken]
-            device = {"": "", "any": free[0] if free else None}.get(
-                want.gpu, want.gpu if want.gpu not in taken else None
-            )
-            if device is None or (used > 0 and used + want.share > 1.000001):
-                blocked.append(want.gpu)
-            elif want.gpu not in blocked:
-                expected.append((run.id, device))
-                used, taken = used + want.share, [*taken, device]
-
-        started = []
-        monkeypatch.setattr(slots, "need", lambda run, gpus, wants=wants: wants[run.id])
-        monkeypatch.setattr(served, "reap", lambda: False)
-        monkeypatch.setattr(served, "scan", lambda waiting=waiting: waiting)
-
-        def launch(run: RunDir, wanted: Need, gpu: str, served: Scheduler = served, started: list = started) -> None:
-            started.append((run.id, gpu))
-            served.workers[run.id] = Worker(run, Held(run.id, wanted.share, gpu), None)
-
-        monkeypatch.setattr(served, "launch", launch)
-        served.step()
-        verdicts = explain([(run.id, wants[run.id]) for run in waiting], before, gpus)
-        assert started == expected
-        assert [(run.id, v.gpu) for run, v in zip(waiting, verdicts, strict=True) if v.gpu is not None] == expected
-        seen.add(len(expected))
-    assert len(seen) > 4  # few and many were started
 
 
 def test_somebody_who_asks_for_a_scheduler_keeps_none_from_starting(
@@ -235,7 +153,7 @@ def busy_run(path: Path) -> Iterator[tuple[RunDir, int, int]]:
         child = int(process.stdout.readline())
         run = RunDir(path)
         run.path.mkdir()
-        run.write_json("launch.json", {**me(), "pid": process.pid, "start_time": process_start_time(process.pid)})
+        run.write_json("launch.json", rundir.process(process.pid))
         yield run, process.pid, child
     finally:
         process.communicate()
@@ -257,7 +175,7 @@ def test_a_run_is_measured_with_all_that_it_started(tmp_path: Path) -> None:
         written = run.json("launch.json")
         run.write_json("heartbeat.json", {**written, "host": "elsewhere"})
         assert meter.process(run) is None
-        run.write_json("heartbeat.json", {**written, "start_time": 1.0})  # the pid is another's by now
+        run.write_json("heartbeat.json", {**written, "ticks": 1})  # the pid is another's by now
         assert meter.process(run) is None
     (run.path / "heartbeat.json").unlink()
     assert meter.process(run) is None  # it has ended

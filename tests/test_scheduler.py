@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_trainctl import ENGINE, ended, environment, queue, starts, tidy, until
+from fake_trainctl import ENGINE, ended, queue, serve, starts, tidy, until
 
 from engine.events import read
 from engine.rundir import RunDir
 from trainctl.home import Home
-from trainctl.launch import processes, scheduler, slots
+from trainctl.launch import folders, processes, scheduler, slots
+from trainctl.launch import queue as places
 from trainctl.launch.scheduler import Scheduler
+from trainctl.recipes.plan import plan
+
+QUEUED = int(os.environ.get("TRAINCTL_QUEUED", "200"))
+SHELL = ("sh", str(Path(__file__).with_name("fake_engine.sh")))
 
 
 @pytest.fixture
@@ -25,14 +29,16 @@ def home(tmp_path: Path) -> Iterator[Home]:
         yield place
 
 
-def serve(home: Home, **env: str) -> subprocess.Popen[bytes]:
-    """A scheduler of this home as a child of the test."""
-    log = open(home.path / "scheduler.log", "ab")  # noqa: SIM115
-    command = [sys.executable, "-m", "trainctl.launch.scheduler", str(home.path), *ENGINE]
-    with log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, env={**environment(home), **env}, start_new_session=True
-        )
+def with_gpus(folder: Path, number: int) -> dict[str, str]:
+    """The environment of a machine with so many GPUs, as nvidia-smi lists them."""
+    program = folder / "nvidia-smi"
+    listed = "".join(f"echo 'GPU {gpu}: A (UUID: {gpu})'\n" for gpu in range(number))
+    program.write_text(f"#!/bin/sh\n{listed}")
+    program.chmod(0o755)
+    return {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(number))),
+    }
 
 
 def span(run: RunDir) -> tuple[float, float]:
@@ -43,18 +49,12 @@ def span(run: RunDir) -> tuple[float, float]:
 
 def overlap(runs: list[RunDir]) -> int:
     """The largest number of runs that were at work at the same time."""
-    spans = [span(run) for run in runs]
+    return most([span(run) for run in runs])
+
+
+def most(spans: list[tuple[float, float]]) -> int:
+    """The largest number of them that overlap."""
     return max(sum(begin <= start < end for begin, end in spans) for start, _ in spans)
-
-
-def test_first_come_first_served_and_never_more_than_fit(home: Home) -> None:
-    runs = queue(home, "quick", "quick", "quick", share=1.0)
-    assert serve(home).wait(60) == 0
-    assert [run.status() for run in runs] == ["done"] * 3
-    assert overlap(runs) == 1
-    begins = [span(run)[0] for run in runs]
-    assert begins == sorted(begins)
-    assert all(len(starts(run)) == 1 for run in runs)
 
 
 def test_shares_run_side_by_side(home: Home) -> None:
@@ -142,33 +142,60 @@ def test_a_run_in_somebodys_hands_is_not_started(home: Home) -> None:
     assert run.status() == "done" and len(starts(run)) == 1
 
 
-def test_schedulers_race_for_one_queue(home: Home) -> None:
-    runs = queue(home, *["quick"] * 8, share=0.25)
-    racers = [serve(home) for _ in range(4)]
-    for racer in racers:
-        assert racer.wait(90) == 0
-    until(ended(runs))
-    assert [run.status() for run in runs] == ["done"] * 8
-    assert [len(starts(run)) for run in runs] == [1] * 8
-    assert overlap(runs) <= 4
+@pytest.mark.parametrize("slot", ["gpu", "cores"])
+def test_schedulers_race_for_one_queue_and_two_are_killed(home: Home, tmp_path: Path, slot: str) -> None:
+    """Each run is started once, in the order of the queue, and never two on a slot.
+
+    4 GPUs and TRAINCTL_QUEUED runs, or 4 shares of the cores and a fifth as many.
+    """
+    on_gpus = slot == "gpu"
+    number = QUEUED if on_gpus else QUEUED // 5
+    device = "auto" if on_gpus else "cpu"
+    plans = plan(["digits-trades"], seeds=f"0-{number - 1}", overrides=["run.threads=1", f"run.device={device}"])
+    made = folders.create(home, plans, share=None if on_gpus else 0.25)
+    draw = random.Random(5)
+    for run in made:
+        if draw.random() < 0.3:
+            places.prioritize([run], draw.choice([-1, 1, 2]))
+    runs = places.order(made)
+    env = with_gpus(tmp_path, 4 if on_gpus else 0)
+
+    for part in (1, 2, 3):  # the scheduler is killed after a third, and after two thirds
+        racers = [serve(home, engine=SHELL, **env) for _ in range(2)]
+        if part < 3:
+            until(lambda part=part: sum(bool(starts(run)) for run in runs) >= part * number // 3, 120)
+            for racer in racers:
+                racer.kill()
+                racer.wait()
+        else:
+            assert [racer.wait(120) for racer in racers] == [0, 0]
+
+    assert [run.status() for run in runs] == ["done"] * number
+    assert [len(starts(run)) for run in runs] == [1] * number
+    launched = [t for run in runs if (t := run.json("launch.json").get("t"))]
+    assert launched == sorted(launched) and len(launched) >= number - 2  # each kill may come before one is written
+    began = [(float(starts(run)[0].split()[0]), starts(run)[0].split()[1]) for run in runs]
+    spans = [(begin, float((run.path / "ends").read_text())) for run, (begin, _) in zip(runs, began, strict=True)]
+    seen = {gpu: [span for span, (_, on) in zip(spans, began, strict=True) if on == gpu] for _, gpu in began}
+    assert sorted(seen) == (["0", "1", "2", "3"] if on_gpus else ["-"])
+    assert all(most(each) <= (1 if on_gpus else 4) for each in seen.values())
 
 
-def test_one_gpu_a_run(home: Home, tmp_path: Path) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho 'GPU 1: A (UUID: y)'\n")
-    program.chmod(0o755)
-    runs = queue(home, *["quick"] * 4, run__device="auto")
+def test_gpus_are_shared_pinned_and_taken_several_at_a_time(home: Home, tmp_path: Path) -> None:
+    shared = queue(home, *["quick"] * 3, run__device="auto", run__gpus=0.5)
+    [pair] = queue(home, "quick", run__device="auto", run__gpus=2)
+    later = queue(home, "quick", "quick", run__device="auto")
     [pinned] = queue(home, "quick", run__device="cuda:1")
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    env.pop("CUDA_VISIBLE_DEVICES", None)
-    assert serve(home, PATH=env["PATH"]).wait(60) == 0
-    visible = [starts(run)[0].split()[1] for run in runs]
-    assert sorted(visible) == ["0", "0", "1", "1"]
-    assert [run.json("launch.json")["device"] for run in runs] == [f"cuda:{gpu}" for gpu in visible]
-    for gpu in ("0", "1"):
-        assert overlap([run for run, seen in zip(runs, visible, strict=True) if seen == gpu]) == 1
-    assert starts(pinned)[0].split()[1] == "-"  # its recipe counts all of them
-    assert overlap([pinned, *(run for run, seen in zip(runs, visible, strict=True) if seen == "1")]) == 1
+    assert serve(home, **with_gpus(tmp_path, 2)).wait(60) == 0
+    visible = {run.id: starts(run)[0].split()[1] for run in home.run_dirs()}
+    assert [visible[run.id] for run in shared] == ["0", "0", "1"]
+    assert visible[pair.id] == "0,1" and pair.json("launch.json")["device"] == "cuda:0,1"
+    # Nobody who came later started on what it was waiting for, and it shared its GPUs with nobody.
+    assert all(span(run)[0] >= span(pair)[1] for run in (*later, pinned))
+    assert all(span(run)[1] <= span(pair)[0] for run in shared)
+    assert visible[pinned.id] == "0,1"  # its recipe counts all of them
+    assert pinned.json("launch.json")["device"] == "cuda:1"
+    assert overlap([pinned, *(run for run in later if visible[run.id] == "1")]) == 1
 
 
 def test_one_bad_folder_does_not_stop_the_others(home: Home) -> None:
@@ -186,8 +213,6 @@ def test_a_run_queued_again_meanwhile_keeps_its_place(home: Home) -> None:
     assert child is not None
     child.wait()
     processes.record_end(run, "killed", reason="by hand")
-    from trainctl.launch import folders
-
     folders.requeue(run)
     scheduler._record(run, child)
     assert run.status() == "queued"

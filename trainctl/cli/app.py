@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +18,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from trainctl.cli.common import HomeOption, show_error
-from trainctl.errors import INTERRUPTED, RUN_FAILED, TrainctlError, UsageError
+from trainctl.cli.common import HomeOption, note, show_error
+from trainctl.errors import INTERRUPTED, RUN_FAILED, Stale, TrainctlError, UsageError
 
 # name: (attribute of trainctl.cli.<name>, help)
 COMMANDS = {
@@ -29,6 +30,7 @@ COMMANDS = {
     "logs": ("logs", "What a run printed."),
     "watch": ("watch", "Watch runs live."),
     "compare": ("compare", "Baselines beside their +TRAIN twins."),
+    "queue": ("queue", "What waits, and in which order."),
     "stop": ("stop", "Stop runs; they write a checkpoint first."),
     "resume": ("resume", "Go on with stopped, failed or lost runs."),
     "retry": ("retry", "Begin ended runs anew; what they have is kept."),
@@ -44,6 +46,7 @@ COMMANDS = {
     "tui": ("tui", "Open the dashboard."),
     "serve": ("serve", "The dashboard in a browser."),
 }
+_SHOW_WARNING = warnings.showwarning
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -118,6 +121,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    warnings.showwarning = _show_warning
     try:
         code = command.main(arguments, prog_name="trainctl", standalone_mode=False)
         sys.stdout.flush()
@@ -141,6 +145,13 @@ def _run(arguments: list[str]) -> int:
             return RUN_FAILED
         show_error(_crash(error))
         return RUN_FAILED
+
+
+def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
+    if isinstance(message, Stale):
+        note(f"warning: {message}")
+    else:
+        _SHOW_WARNING(message, *rest, **more)
 
 
 def _crash(error: Exception) -> TrainctlError:

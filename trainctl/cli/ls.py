@@ -48,7 +48,7 @@ def ls(
         rows = select.resolve(place, runs, archived=archived)
         total = len(rows)
     else:
-        ingest.refresh(place)
+        ingest.freshen(place)
         every, few = query.count(place), not (sort or everything or as_json)
         rows, total = _newest(place, number if few else every, archived)
         hidden = every - total

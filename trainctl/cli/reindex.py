@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainctl.cli.common import HomeOption, note
-from trainctl.home import find_home
+from trainctl.home import find_home, index_place
 from trainctl.registry import ingest
 
 
@@ -12,3 +12,5 @@ def reindex(home: HomeOption = None) -> None:
     place = find_home(home)
     number = ingest.rebuild(place)
     note(f"{number} run{'' if number == 1 else 's'} in {place.index}")
+    if reason := index_place(place)[1]:
+        note(f"the index is there because {reason}, where SQLite cannot share it; the runs stay in {place.runs}")

@@ -32,6 +32,8 @@ def run(
         int | None,
         typer.Option("--jobs", "-j", min=1, help="Runs at a time; they share the cores.", show_default=False),
     ] = None,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, metavar="N", help="Larger ones start first.")] = 0,
+    hold: Annotated[bool, typer.Option("--hold", help="Queue them held and return.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Queue them and return.")] = False,
     as_json: JsonOption = False,
     home: HomeOption = None,
@@ -42,7 +44,7 @@ def run(
     them at work.
     """
     from trainctl.cli.attend import Presses, attend, emit_queued
-    from trainctl.launch import slots
+    from trainctl.launch import queue, slots
     from trainctl.launch.start import start
     from trainctl.recipes.plan import plan
     from trainctl.registry.labels import check_tag
@@ -52,8 +54,10 @@ def run(
     tags = [check_tag(text) for text in tag]
     plans, share = slots.share_out(plans, jobs)
     with Presses() as presses:  # from here on a Ctrl-C must find the runs in a state it can stop
-        runs = start(place, plans, tags=tags, share=share)
-        if not detach:
+        runs = start(place, plans, tags=tags, share=share, place=queue.Place(priority, held=hold))
+        if queue.paused(place):
+            note("the queue is paused; it goes on with: trainctl queue continue")
+        if not (detach or hold):
             raise typer.Exit(attend(place, runs, presses=presses, as_json=as_json))
     named = [(made, planned.name) for made, planned in zip(runs, plans, strict=True)]
     if as_json:
@@ -61,4 +65,5 @@ def run(
         return
     for made, called in named:
         print(made.id, called)
-    note(f"watch: trainctl watch {' '.join(made.id for made in runs)}")
+    listed = " ".join(made.id for made in runs)
+    note(f"held; let them go with: trainctl queue continue {listed}" if hold else f"watch: trainctl watch {listed}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainctl.cli.common import HomeOption, JsonOption, console, emit_json
+from trainctl.cli.common import HomeOption, JsonOption, console, emit_json, printable
 from trainctl.home import find_home
 from trainctl.registry import select, threats
 from trainctl.registry.details import details
@@ -40,7 +40,7 @@ def show(
     for checkpoint, evals in found["evals"].items():
         rule = next((str(entry["rule"]) for entry in evals if entry.get("rule")), "")
         epoch = next((entry["epoch"] for entry in evals if entry.get("epoch") is not None), "?")
-        screen.print(Text(f"\n{checkpoint}"), Text(f"({rule}; epoch {epoch})", style="dim"))
+        screen.print(Text(f"\n{checkpoint}"), Text(printable(f"({rule}; epoch {epoch})"), style="dim"))
         screen.print(_evaluations(evals))
 
 
@@ -72,6 +72,8 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "command": str(found["command"] or ""),
         "folder": found["path"],
     }
+    if damaged := found["damaged"]:
+        lines["damaged"] = f"{damaged['lines']} line(s) of events.jsonl are no events, from byte {damaged['byte']} on"
     if not found["evals"]:  # before that, the last epoch's values
         lines |= {key: f"{value:.4g}" for key, value in found["metrics"].items() if value is not None}
     return {key: value for key, value in lines.items() if value}
@@ -85,12 +87,13 @@ def _pairs(lines: dict[str, str]) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for key, value in lines.items():
-        table.add_row(Text("  " + key), Text(value))
+        table.add_row(Text("  " + printable(key)), Text(printable(value)))
     return table
 
 
 def _evaluations(evals: list[dict[str, Any]]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
@@ -98,7 +101,8 @@ def _evaluations(evals: list[dict[str, Any]]) -> Table:
     table.add_column(overflow="fold", style="dim")
     for entry in evals:
         value = entry["value"]
-        table.add_row("  " + entry["metric"], "–" if value is None else f"{value:.3f}", threats.words(entry))
+        shown = "–" if value is None else f"{value:.3f}"
+        table.add_row(Text("  " + entry["metric"]), shown, Text(printable(threats.words(entry))))
     return table
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from engine.events import read
 from engine.rundir import FINAL, RunDir
+from trainctl.launch.again import due
 from trainctl.registry.plain import real
 from trainctl.registry.progress import Progress
 
 __all__ = ["Follower", "Progress", "Tail"]
 
 CHUNK = 1 << 22  # bytes read at once: a long log is folded in pieces
-PATIENCE = 3.0  # seconds
+PATIENCE, AGAIN = 3.0, 60.0  # seconds
 
 
 class Tail:
@@ -60,14 +61,17 @@ class Follower:
         self.status = "queued"
         self._tail = Tail(run.events)
         self._told = 0.0
-        self._lost_since = 0.0
+        self._ended_at = 0.0
 
     @property
     def ended(self) -> bool:
-        """True if the run came to an end. If its engine vanished, the scheduler is given a moment to write down how."""
-        if self.status == "lost" and self.run.path.exists():
-            return time.monotonic() - self._lost_since > PATIENCE
-        return self.status in FINAL
+        """True if the run came to an end. The scheduler is given a moment to write down how, if its engine vanished,
+        and to queue it again, if that is due.
+        """
+        if self.status not in FINAL or not self.run.path.exists():
+            return self.status in FINAL
+        patience = AGAIN if due(self.run) else PATIENCE if self.status == "lost" else 0.0
+        return time.monotonic() - self._ended_at >= patience
 
     def poll(self) -> list[dict[str, Any]]:
         """Look again; returns the events that were not given before.
@@ -79,8 +83,8 @@ class Follower:
             return []
         # The status first: events written before the end are then sure to be read below.
         before, self.status = self.status, self.run.status()
-        if self.status == "lost" != before:
-            self._lost_since = time.monotonic()
+        if self.status != before:
+            self._ended_at = time.monotonic()
         again, events = self._tail.read()
         if again:
             self.progress = Progress()

@@ -1,10 +1,10 @@
-"""The local queue: one process per home that starts queued runs as cores or GPUs come free, first come first served.
+"""The local queue: one process per home that starts queued runs, in the order of `queue`, as cores or GPUs come free.
 
     python -m trainctl.launch.scheduler HOME
 
-It keeps no list: the queue is the folders whose status is `queued`. It is elected by a lock, so there is never
-a second one; it may be killed at any time, since engines outlive it and the next one counts them in; and it leaves
-when nothing is queued or at work.
+It keeps no list: the queue is the folders whose status is `queued`, and those that are to be taken up again (see
+`again`). It is elected by a lock, so there is never a second one; it may be killed at any time, since engines outlive
+it and the next one counts them in; and it leaves when there is nothing to start and nothing at work.
 """
 
 from __future__ import annotations
@@ -25,17 +25,22 @@ from pathlib import Path
 from engine.rundir import FINAL, RunDir
 from trainctl.errors import MACHINE, MachineError, TrainctlError
 from trainctl.home import Home
-from trainctl.launch import processes, slots
-from trainctl.launch.waiting import Held, judge, kind
+from trainctl.launch import again, processes, queue, signals, slots
+from trainctl.launch.waiting import Held, hold, judge
 
 TICK = 0.1  # seconds between two looks at the children
 RESCAN = 2.0  # seconds between two looks at all folders; sooner when one ends or `ensure` is called
+SETTLED = 2.0  # seconds after which a folder that changed again would show another time
+VMSTAT = Path("/proc/vmstat")
 
 _started: list[subprocess.Popen[bytes]] = []
 
 
 def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
-    """See to it that a scheduler looks at the queue of `home`; call it after each change of the queue."""
+    """See to it that a scheduler looks at the queue of `home`; call it after each change of the queue.
+
+    None is started for a paused queue: there is nothing it could do.
+    """
     home.create()
     _started[:] = [child for child in _started if child.poll() is None]
     if not _free(home):
@@ -43,6 +48,8 @@ def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
         time.sleep(TICK / 5)
         if not _free(home):  # who only asked for one that is `alive` has let go by now
             return
+    if queue.paused(home):
+        return
     command = [sys.executable, "-P", "-m", "trainctl.launch.scheduler", str(home.path), *(engine or processes.ENGINE)]
     with open(home.path / "scheduler.log", "ab") as log:
         _started.append(
@@ -81,7 +88,7 @@ def _free(home: Home) -> bool:
 def holding(run: RunDir, gpus: list[str]) -> Held:
     """What a run that was started already holds of a machine with the GPUs `gpus`."""
     device = str(run.json("launch.json").get("device", ""))
-    return Held(run.id, slots.need(run, gpus).share, device.removeprefix("cuda:") if device.startswith("cuda:") else "")
+    return hold(run.id, slots.need(run, gpus), device.removeprefix("cuda:") if device.startswith("cuda:") else "")
 
 
 def _lock(home: Home) -> Path:
@@ -108,11 +115,15 @@ def _elected(home: Home) -> Iterator[bool]:
 
 @dataclass
 class Worker:
-    """A run at work: what it holds, and its process if it is a child of ours."""
+    """A run at work: what it holds, and its process if it is a child of ours.
+
+    `oom_kills` is how many processes the kernel had killed for lack of memory when it was started.
+    """
 
     run: RunDir
     held: Held
     child: subprocess.Popen[bytes] | None
+    oom_kills: int | None = None
 
 
 @dataclass
@@ -124,20 +135,24 @@ class Scheduler:
     gpus: list[str]
     workers: dict[str, Worker] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    settled: dict[str, int] = field(default_factory=dict)
+    """When the folders of runs that ended for good were changed last."""
+    leaving: set[str] = field(default_factory=set)
+    """Runs that are to be taken up again as soon as their processes have gone."""
 
     def step(self) -> bool:
-        """Record who ended, count in who works, start who fits; False when nothing is queued or at work."""
+        """Record who ended, count in who works, start who fits; False when nothing can be started or is at work."""
         self.reap()
-        queue = self.scan()
+        waiting = self.scan()
         before: dict[str, str] = {}
-        for run in queue:
+        for run in waiting:
             wanted = slots.need(run, self.gpus)
-            gpu = judge(wanted, [worker.held for worker in self.workers.values()], self.gpus, before).gpu
-            if gpu is None:
-                before.setdefault(kind(wanted), run.id)
-            else:
-                self.launch(run, wanted, gpu)
-        return bool(queue or self.workers)
+            verdict = judge(wanted, [worker.held for worker in self.workers.values()], self.gpus, before)
+            for kept in verdict.keeps:
+                before.setdefault(kept, run.id)
+            if verdict.gpu is not None and not queue.paused(self.home):  # it may have been paused this moment
+                self.launch(run, wanted, verdict.gpu)
+        return bool(waiting or self.workers or self.leaving)
 
     def reap(self) -> bool:
         """Drop the workers that ended, writing exit.json for a child that left none; True if there was one."""
@@ -146,45 +161,72 @@ class Scheduler:
             del self.workers[worker.run.id]
             if worker.child is not None:
                 _say(f"{worker.run.id} ended with code {worker.child.returncode}")
-                _record(worker.run, worker.child)
+                _record(worker.run, worker.child, worker.oom_kills)
         return bool(ended)
 
     def scan(self) -> list[RunDir]:
-        """Look at all folders: runs at work are counted in; the queued ones are returned in their order."""
-        queue: list[tuple[float, str, RunDir]] = []
+        """Look at all folders: runs at work are counted in, and those that are to be taken up again are queued.
+
+        Returns the runs that may start, in their order: those that are queued and not held; none if the queue is
+        paused.
+        """
+        found: list[RunDir] = []
+        self.leaving.clear()
         for run in self.home.run_dirs():
-            if run.id in self.workers or (run.path / "exit.json").exists():
+            if run.id in self.workers or run.id in self.refused:
+                continue
+            changed = _changed(run)
+            if changed is None or self.settled.get(run.id) == changed:
                 continue
             status = run.status()
+            if status in FINAL and again.due(run):
+                self._take_up(run)
+                status = run.status()
             if status == "queued":
-                created = run.json("run.json").get("created")
-                if run.id not in self.refused:
-                    queue.append((created if isinstance(created, (int, float)) else 0.0, run.id, run))
-            elif status not in FINAL and processes.is_local(run):
+                found.append(run)
+            elif status in FINAL:
+                if abs(time.time() - changed / 1e9) > SETTLED and run.id not in self.leaving:
+                    self.settled[run.id] = changed
+            elif processes.is_local(run):
                 self._adopt(run)
-        return [run for _, _, run in sorted(queue, key=lambda item: item[:2])]
+        if queue.paused(self.home):
+            return []
+        return [run for run in queue.order(found) if not queue.place(run).held]
+
+    def _take_up(self, run: RunDir) -> None:
+        try:
+            if said := again.take_up(run):
+                _say(f"{run.id} {said}")
+        except processes.Busy:
+            self.leaving.add(run.id)
+        except (TrainctlError, OSError) as error:
+            _say(f"{run.id} cannot be queued again: {error}")
+            self.refused.add(run.id)
 
     def launch(self, run: RunDir, wanted: slots.Need, gpu: str) -> None:
         """Start one run on the GPU `gpu` ("" for none)."""
         # A recipe that pins a GPU names it by its number among all, so all must stay visible.
-        visible = gpu if wanted.gpu == "any" and gpu in self.gpus else ""
+        visible = gpu if wanted.gpu == "any" and self.gpus else ""
+        held, oom_kills = hold(run.id, wanted, gpu), _oom_kills()
         try:
             child = processes.start(
                 run, threads=wanted.threads, gpu=visible, device=f"cuda:{gpu}" if gpu else "cpu", engine=self.engine
             )
         except processes.Busy:
             # Started by a scheduler that was killed before it could write the pid, or claimed for a moment.
-            self.workers[run.id] = Worker(run, Held(run.id, wanted.share, gpu), None)
+            self.workers[run.id] = Worker(run, held, None)
             return
         except (TrainctlError, OSError) as error:
             _say(f"{run.id} cannot be started: {error}")
-            self.refused.add(run.id)  # one bad folder must not stop the others
+            hint = error.hint if isinstance(error, TrainctlError) else ""
             with suppress(OSError):
-                processes.record_end(run, "failed", code=MACHINE, reason=f"cannot be started: {error}")
+                processes.record_end(run, "failed", code=MACHINE, reason=f"cannot be started: {error}", hint=hint)
+            if run.status() == "queued":  # not even that can be written: one bad folder must not stop the others
+                self.refused.add(run.id)
             return
         if child is not None:
             _say(f"{run.id} started: pid {child.pid}{f', GPU {gpu}' if gpu else ''}")
-            self.workers[run.id] = Worker(run, Held(run.id, wanted.share, gpu), child)
+            self.workers[run.id] = Worker(run, held, child, oom_kills)
 
     def _adopt(self, run: RunDir) -> None:
         """Count in a run that a scheduler before this one started."""
@@ -210,14 +252,30 @@ def _reaped(child: subprocess.Popen[bytes]) -> bool:
     if child.returncode is None and os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         return False
     if child.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # before its pid is given back, so this can be nobody else's group
+        signals.kill_session(child.pid)  # before its pid is given back, so this can be nobody else's session
         child.wait()
     return True
 
 
-def _record(run: RunDir, child: subprocess.Popen[bytes]) -> None:
-    """Write exit.json for a child that died without a word."""
+def _changed(run: RunDir) -> int | None:
+    """When a file of the folder itself was made, replaced or deleted last, in ns; None if the folder has gone."""
+    try:
+        return run.path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _oom_kills() -> int | None:
+    """How many processes the kernel has killed for lack of memory since it was started; None if it does not say."""
+    try:
+        counted = dict(line.split(maxsplit=1) for line in VMSTAT.read_text().splitlines())
+        return int(counted["oom_kill"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _record(run: RunDir, child: subprocess.Popen[bytes], oom_kills: int | None = None) -> None:
+    """Write exit.json for a child that died without a word; `oom_kills` as of `Worker`."""
     try:
         with processes.claim(run, patience=2.0):
             launch = run.json("launch.json")
@@ -232,16 +290,19 @@ def _record(run: RunDir, child: subprocess.Popen[bytes]) -> None:
             elif launch.get("stop_requested"):
                 reason = f"ended by signal {-code} after it was asked to stop"
                 processes.record_end(run, "killed", number=-code, reason=reason)
+            elif code == -signal.SIGKILL and oom_kills is not None and (_oom_kills() or 0) > oom_kills:
+                reason = "killed by the kernel for lack of memory (probably: it killed a process while this one worked)"
+                processes.record_end(run, "oom", number=-code, reason=reason)
             else:
-                guess = " (out of memory?)" if code == -9 else ""
+                guess = " (out of memory?)" if code == -signal.SIGKILL else ""
                 reason = f"killed by signal {-code} from outside{guess}"
                 processes.record_end(run, "killed", number=-code, reason=reason)
-    except TrainctlError as error:
-        _say(f"{run.id}: {error}")
+    except (TrainctlError, OSError) as error:
+        _say(f"{run.id}: how it ended cannot be written: {error}")  # it counts as lost
 
 
 def serve(home: Home, engine: Sequence[str]) -> None:
-    """Be the scheduler of `home` until nothing is queued or at work; return at once if there is one."""
+    """Be the scheduler of `home` until there is nothing to start or at work; return at once if there is one."""
     tries = 10
     while True:
         with _elected(home) as free:
@@ -257,7 +318,7 @@ def serve(home: Home, engine: Sequence[str]) -> None:
             continue
         # A run queued after the last look, while the lock was still held, would have nobody: look once more.
         if not Scheduler(home, engine, []).scan():
-            _say(f"scheduler {os.getpid()} leaves: nothing is queued")
+            _say(f"scheduler {os.getpid()} leaves: there is nothing to start")
             return
 
 
@@ -273,7 +334,8 @@ def _loop(scheduler: Scheduler) -> None:
 
 
 def _say(text: str) -> None:
-    print(time.strftime("%Y-%m-%d %H:%M:%S"), text, flush=True)
+    with suppress(OSError):  # a full disk must not end the queue
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, flush=True)
 
 
 def main() -> None:

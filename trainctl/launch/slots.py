@@ -1,4 +1,4 @@
-"""What a run takes of the machine: a share of its cores, or one GPU."""
+"""What a run takes of the machine: a share of its cores, a part of a GPU, or several GPUs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Need:
-    """`share` of the cores in [0, 1], and `gpu`: "" none, "any", or the number of one."""
+    """`share` of the cores in [0, 1], and `gpu`: "" none, "any", or the number of one.
+
+    `gpus` is how much of the GPUs: a part of one in (0, 1], or so many whole ones.
+    """
 
     share: float
     gpu: str
     threads: int = 0
+    gpus: float = 1.0
 
 
 def cores() -> int:
@@ -48,20 +52,32 @@ def gpus() -> list[str]:
 def need(run: RunDir, available: list[str]) -> Need:
     """What `run` takes on a machine with the GPUs `available`, by its recipe's [run] and run.json's share."""
     try:
-        wanted = tomli.loads(run.recipe.read_text(encoding="utf-8")).get("run", {})
+        wanted = tomli.loads(run.recipe.read_text(encoding="utf-8")).get("run")
     except (OSError, ValueError, RecursionError):
+        wanted = None
+    if not isinstance(wanted, dict):
         wanted = {}  # the engine will say what is wrong with the recipe
-    threads = _number(wanted.get("threads"))
     given = run.json("run.json").get("share")
-    gpu = gpu_of(str(wanted.get("device", "auto")), available)
-    if isinstance(given, (int, float)) and 0 < given <= 1:
-        share = float(given)
-    else:
+    return asked(
+        str(wanted.get("device", "auto")), _count(wanted.get("threads")), _gpus(wanted.get("gpus")),
+        float(given) if isinstance(given, (int, float)) and 0 < given <= 1 else None, available,
+    )  # fmt: skip
+
+
+def asked(device: str, threads: int, gpus: float, share: float | None, available: Sequence[str]) -> Need:
+    """What a recipe's run.device, run.threads and run.gpus take on a machine with the GPUs `available`.
+
+    `share` None: of the cores what `threads` are, or nothing beside a GPU. Without a GPU, `gpus` says nothing; a
+    pinned GPU (cuda:1) is one at most; more than there are means all.
+    """
+    gpu = gpu_of(device, available)
+    if share is None:
         share = 0.0 if gpu else min(1.0, (threads or cores()) / cores())
-    return Need(share, gpu, threads)
+    most = 1.0 if gpu != "any" else max(1.0, float(len(available)))
+    return Need(share, gpu, threads, min(gpus, most) if gpu else 1.0)
 
 
-def gpu_of(device: str, available: list[str]) -> str:
+def gpu_of(device: str, available: Sequence[str]) -> str:
     """The GPU that a recipe's run.device asks for: "" none, "any", or the number of one."""
     if device.startswith("cuda:"):
         return device.removeprefix("cuda:")
@@ -77,12 +93,28 @@ def share_out(plans: Sequence[Planned], jobs: int | None) -> tuple[list[Planned]
     available = gpus()
     count, settled = cores(), []
     for plan in plans:
-        places = len(available) if gpu_of(plan.recipe.run.device, available) and available else count
-        threads = plan.recipe.run.threads or max(1, count // (jobs or min(len(plans), places)))
-        run = plan.recipe.run.model_copy(update={"threads": threads})
+        run = plan.recipe.run
+        many = places(asked(run.device, run.threads, run.gpus, None, available), available)
+        threads = run.threads or max(1, count // (jobs or min(len(plans), many)))
+        run = run.model_copy(update={"threads": threads})
         settled.append(replace(plan, recipe=plan.recipe.model_copy(update={"run": run})))
     return settled, 1 / jobs if jobs else None
 
 
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+def places(wanted: Need, available: Sequence[str]) -> int:
+    """How many runs that want the same GPUs have room on them at a time; how many cores there are, for one without."""
+    if not wanted.gpu:
+        return cores()
+    if wanted.gpus > 1:
+        return len(available) // int(wanted.gpus)
+    return int(1 / wanted.gpus + 1e-9) * (len(available) or 1 if wanted.gpu == "any" else 1)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20 else 0
+
+
+def _gpus(value: Any) -> float:
+    """As engine.sections.Run checks it; 1.0 for what it would refuse."""
+    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 64
+    return float(value) if sound and (value <= 1 or value % 1 == 0) else 1.0

@@ -59,6 +59,5 @@ def _remaining(run: Planned, past: price.Past, have: RunRow | None) -> float | N
 
 def _places(runs: Sequence[Planned]) -> int:
     """How many of `runs` work at a time."""
-    available = slots.gpus()
-    wants_gpu = slots.gpu_of(runs[0].recipe.run.device, available)
-    return max(1, len(available) if wants_gpu else slots.cores())
+    available, run = slots.gpus(), runs[0].recipe.run
+    return slots.places(slots.asked(run.device, run.threads, run.gpus, None, available), available)
