@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from trainctl.home import Home
-from trainctl.registry import ingest, schema, series
+from trainctl.registry import ingest, query, schema, series
 from trainctl.registry.series import Bucket, Reader, Wanted
 
 Point = tuple[int, int | None, float | None, float | None]  # step, epoch, t, value
@@ -147,14 +147,14 @@ def test_what_is_not_there_is_empty(home: Home, tmp_path: Path) -> None:
     assert Reader(home).read([Wanted("a", "loss", left=5.0, right=9.0)])[0].buckets == ()
     nowhere = Home(tmp_path / "nowhere")
     assert Reader(nowhere).read([Wanted("a", "loss")])[0].buckets == ()
-    assert series.names(nowhere, "a") == {}
+    assert query.metrics(nowhere, "a") == {}
 
 
 def test_names_are_found_without_reading_the_points(home: Home) -> None:
     for kind, metric in (("step", "loss"), ("step", "lr"), ("epoch", "loss"), ("pretrain-step", "loss_standard")):
         store(home, [(n, 1, 1.0, 1.0) for n in range(20)], kind, metric)
     expected = {"step": ["loss", "lr"], "epoch": ["loss"], "pretrain-step": ["loss_standard"]}
-    assert series.names(home, "a") == expected
+    assert query.metrics(home, "a") == expected
 
 
 def test_a_damaged_index_is_built_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from folders import append, evaluation, make_run, training
 
 from engine import events
-from engine.rundir import RunDir, me, replace
+from engine.rundir import RunDir, me, process, replace
 from trainctl.errors import MachineError
 from trainctl.home import Home
 from trainctl.launch.follow import Follower
@@ -132,10 +132,7 @@ def test_everything_is_looked_at_now_and_then(home: Home, monkeypatch: pytest.Mo
 def test_a_process_that_dies_is_noticed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(home, "aaaa", status="running")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        import psutil
-
-        start = psutil.Process(child.pid).create_time()
-        folder.write_json("heartbeat.json", {**me(), "pid": child.pid, "start_time": start, "t": 5.0})
+        folder.write_json("heartbeat.json", {**process(child.pid), "t": 5.0})
         watcher = Watch(home)
         watcher.look()
         watcher._full_due = float("inf")

@@ -170,7 +170,7 @@ def test_only_runs_that_changed_are_judged_again(home: Home, monkeypatch: pytest
 
 def test_a_rowid_is_never_given_twice(home: Home) -> None:
     def rowids() -> dict[str, int]:
-        return dict(query._select(home, "SELECT id, rowid FROM runs"))
+        return dict(query.rows(home, "SELECT id, rowid FROM runs"))
 
     seen = rowids()
     newest = max(seen, key=seen.__getitem__)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from engine.rundir import RunDir
 from trainctl.errors import MachineError
+from trainctl.filesystem import filesystem, is_network
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Home:
 
     @property
     def index(self) -> Path:
-        """index.db: a cache over the run folders, safe to delete."""
-        return self.path / "index.db"
+        """index.db: a cache over the run folders, safe to delete; see `index_place`."""
+        return index_place(self)[0]
 
     @property
     def runs(self) -> Path:
@@ -48,6 +50,40 @@ class Home:
                 "set TRAINCTL_HOME or --home to a folder that you may write",
             ) from None
         return self
+
+
+@lru_cache(maxsize=64)
+def index_place(home: Home) -> tuple[Path, str]:
+    """Where the index of `home` lies, and why it does not lie in the home, "" if it does.
+
+    SQLite's WAL shares memory between processes, which a network file system cannot. The index is a cache, so each
+    machine then has its own, on its own disk: in the user's cache folder (which XDG_CACHE_HOME moves), else, if that
+    lies on a network too, in the folder for temporary files. The runs stay where they are.
+    """
+    kind = filesystem(home.path)
+    if not is_network(kind):
+        return home.path / "index.db", ""
+    import hashlib
+    import tempfile
+
+    import platformdirs
+
+    name = hashlib.sha256(os.fsencode(os.path.realpath(home.path))).hexdigest()[:16]
+    folders = (Path(platformdirs.user_cache_dir("trainctl")), Path(tempfile.gettempdir(), f"trainctl-{os.getuid()}"))
+    for folder in folders:
+        if not is_network(filesystem(folder)) and _ours(folder):
+            return folder / "indexes" / name / "index.db", f"{home.path} is on {kind}, a network file system"
+    return home.path / "index.db", ""
+
+
+def _ours(folder: Path) -> bool:
+    """Not made by somebody else, who could do so in a folder for temporary files."""
+    try:
+        return folder.lstat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def find_home(given: str | None = None) -> Home:

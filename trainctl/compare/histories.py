@@ -28,7 +28,7 @@ def histories(home: Home, runs: Iterable[RunRow]) -> list[History]:
                     for point in query.points(home, row.id, metric)
                     if point.epoch is not None and point.value is not None
                 }
-                for metric in query.metrics(home, row.id)
+                for metric in query.metrics(home, row.id).get("epoch", ())
             },
         )
         for row in rows

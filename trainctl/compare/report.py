@@ -26,7 +26,7 @@ def compare(home: Home, selected: Iterable[RunRow] | None = None, checkpoint: st
     A selected run that is not done takes part with the numbers it has, and is marked.
     """
     if selected is None:
-        ingest.refresh(home)
+        ingest.freshen(home)
         # A run that has trained no epoch only measured time.
         selected = [row for row in query.runs(home) if row.status == "done" and row.epoch and not row.archived]
     rows = list(selected)

@@ -19,21 +19,21 @@ def versions(home: Home, *, finished: bool = False) -> dict[str, int]:
     """
     # A row that changes is replaced, and so gets a new rowid.
     only = " WHERE status = 'done' AND epoch > 0 AND NOT archived" if finished else ""
-    return dict(query._select(home, f"SELECT id, rowid FROM runs{only}"))
+    return dict(query.rows(home, f"SELECT id, rowid FROM runs{only}"))
 
 
 def settings(home: Home, runs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The recipes of `runs` with dotted keys, by id."""
-    rows = query._select(home, f"SELECT id, settings FROM runs WHERE id {AMONG}", (json.dumps(list(runs)),))
-    return {run: json.loads(text) for run, text in rows}
+    question = f"SELECT id, settings FROM runs WHERE id {AMONG}"
+    return dict(query.made(home, lambda row: (row[0], query.stored(row[1])), question, (json.dumps(list(runs)),)))
 
 
 def evals(home: Home, runs: Iterable[str], checkpoint: str) -> dict[str, list[Evaluation]]:
     """The evaluations of a checkpoint of `runs`, by id, each list in the order of the tables."""
-    question = f"SELECT run, metric, value, n, settings FROM evals WHERE run {AMONG} AND checkpoint = ?"
+    question = f"SELECT run, checkpoint, metric, value, n, settings FROM evals WHERE run {AMONG} AND checkpoint = ?"
     found: dict[str, list[Evaluation]] = {}
-    for run, metric, value, n, text in query._select(home, question, (json.dumps(list(runs)), checkpoint)):
-        found.setdefault(run, []).append(Evaluation(run, checkpoint, metric, value, n, json.loads(text)))
+    for one in query.made(home, query.evaluation, question, (json.dumps(list(runs)), checkpoint)):
+        found.setdefault(one.run, []).append(one)
     for listed in found.values():
         listed.sort(key=lambda one: rank(one.metric))
     return found

@@ -11,7 +11,8 @@ from trainctl.registry.query import RunRow
 
 def details(home: Home, row: RunRow) -> dict[str, Any]:
     """The object of `show --json`: the keys of `ls --json`, and path, command, settings (where they are not the
-    defaults), evals by checkpoint, checkpoints, attempts, exit, environment.
+    defaults), evals by checkpoint, checkpoints, attempts, exit, environment, and damaged: how many lines of
+    events.jsonl are no events, and the byte where the first one begins.
     """
     folder = home.run(row.id)
     evals: dict[str, list[dict[str, Any]]] = {}
@@ -28,6 +29,7 @@ def details(home: Home, row: RunRow) -> dict[str, Any]:
         "attempts": _lines(folder.attempts.read_bytes()) if folder.attempts.is_file() else 0,
         "exit": folder.json("exit.json"),
         "environment": folder.json("env.json"),
+        "damaged": next(({"lines": lines, "byte": at} for _, lines, at in query.damage(home, row.id)), None),
     }
 
 

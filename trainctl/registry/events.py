@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine import events
-from trainctl.registry.plain import finite, integer, real, text
+from trainctl.registry.plain import bounded, finite, integer, real, text
 from trainctl.registry.progress import Progress, metrics
 
 CHUNK = 1 << 22
@@ -25,7 +25,10 @@ TAIL = 64
 
 @dataclass
 class Cursor:
-    """Where reading stands. `seen` holds what is no point: started, device, epochs, epoch, latest, progress."""
+    """Where reading stands. `seen` holds what is no point: started, device, epochs, epoch, latest, progress, damaged.
+
+    `damaged` is there if lines were passed over that are no events: how many, and the offset of the first.
+    """
 
     inode: int = 0
     offset: int = 0
@@ -48,7 +51,10 @@ def follow(connection: sqlite3.Connection, run: str, path: Path, cursor: Cursor)
             forget(connection, run)
             cursor = Cursor(inode)
         for data, end in _whole_lines(file, cursor.offset):
-            _store(connection, run, (event for _, event in events.read(data)), cursor.seen)
+            start = end - len(data)
+            if start > cursor.offset:  # a line too long
+                _pass_over(cursor.seen, 1, cursor.offset)
+            _store(connection, run, _events(data, start, cursor.seen), cursor.seen)
             cursor.offset, cursor.tail = end, data[-TAIL:]
     return cursor
 
@@ -85,6 +91,24 @@ def _whole_lines(file: BinaryIO, offset: int) -> Iterator[tuple[bytes, int]]:
             rest, skipping = b"", True
 
 
+def _events(data: bytes, offset: int, seen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events of the whole lines `data`, which begin at `offset`; lines that are none are counted in `seen`."""
+    end = 0
+    for stop, event in events.read(data):
+        line = data.rfind(b"\n", 0, stop - 1) + 1
+        if line > end:
+            _pass_over(seen, data.count(b"\n", end, line), offset + end)
+        end = stop
+        yield event
+    if end < len(data):
+        _pass_over(seen, data.count(b"\n", end), offset + end)
+
+
+def _pass_over(seen: dict[str, Any], lines: int, offset: int) -> None:
+    before, first = seen.get("damaged", (0, offset))
+    seen["damaged"] = [before + lines, first]
+
+
 def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, Any]], seen: dict[str, Any]) -> None:
     points: list[tuple[object, ...]] = []
     evals: list[tuple[object, ...]] = []
@@ -114,9 +138,8 @@ def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, A
 
 def _evaluation(run: str, event: dict[str, Any]) -> tuple[object, ...]:
     """A row of evals; evaluated again, a metric of a checkpoint replaces the older number."""
-    settings = {
-        key: value for key, value in event.items() if key not in ("event", "metric", "value", "n", "checkpoint")
-    }
+    own = ("event", "metric", "value", "n", "checkpoint")
+    settings = {key: bounded(value) for key, value in event.items() if key not in own}
     metric, checkpoint = text(event.get("metric")), text(event.get("checkpoint"))
     value, n = real(event.get("value")), integer(event.get("n"))
     return run, checkpoint, metric, value, n, json.dumps(settings)

@@ -6,7 +6,6 @@ had before, so a verdict is remembered by rowid.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from trainctl.errors import UsageError
 from trainctl.registry import filters, query, select
 
 # Threat models cannot be asked for and cost most of a row.
-_COLUMNS = ", ".join(["'{}'" if "threats" in name else name for name in query._COLUMNS.split(", ")])
+_COLUMNS = ", ".join(["'{}'" if "threats" in name else name for name in query.FIELDS.split(", ")])
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Fitting:
         question = 'SELECT rowid, id, name, recipe, "group", tags, archived FROM runs WHERE rowid > ?'
         for row, *said, tags, archived in connection.execute(question, (max(self._runs, default=0),)):
             run, name, recipe, group = said
-            self._runs[row] = Named(run, name, recipe, group, tuple(json.loads(tags)), bool(archived))
+            self._runs[row] = Named(run, name, recipe, group, tuple(query.stored(tags)), bool(archived))
         for gone in self._runs.keys() - set(present):
             del self._runs[gone]
             self._verdicts.pop(gone, None)
@@ -88,7 +87,7 @@ class Fitting:
         known = filters.Fields({}, {})
         for row, recipe, *rest in connection.execute(question, (max(self._verdicts, default=0),)):
             if row in listed:
-                fields = filters.asked(query._fields(rest), json.loads(recipe) if recipe else {})
+                fields = filters.asked(query.fields(rest), query.stored(recipe) if recipe else {})
                 verdicts[row] = condition.holds(fields)
                 known.own.update(fields.own)
                 known.settings.update(fields.settings)

@@ -5,7 +5,6 @@ Groups are given by the rowids of their runs, a list in JSON, which stands for a
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from collections import Counter
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.rundir import STATUSES
 from trainctl.registry.plain import rank
-from trainctl.registry.query import AMONG
+from trainctl.registry.query import AMONG, stored
 from trainctl.registry.threats import Threat, decisive
 
 Spreads = dict[str, tuple[float, float | None, int]]
@@ -67,8 +66,8 @@ def spreads(connection: sqlite3.Connection, done: str) -> Spreads:
     read: dict[str, dict[str, Threat]] = {}  # threat models are long, and in most runs the same
     for metrics, text in connection.execute(f"SELECT metrics, threats FROM runs WHERE rowid {AMONG}", (done,)):
         if text not in read:
-            read[text] = json.loads(text)
-        for metric, value in json.loads(metrics).items():
+            read[text] = stored(text)
+        for metric, value in stored(metrics).items():
             if value is not None:
                 values.setdefault(metric, []).append(value)
                 _add(models.setdefault(metric, []), decisive(read[text].get(metric)))

@@ -11,13 +11,15 @@ import json
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.rundir import FINAL, RunDir
+from engine.rundir import FINAL, RunDir, content
+from trainctl.errors import MachineError, Stale
 from trainctl.home import Home
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
@@ -31,7 +33,6 @@ FIRST_WAIT = 60.0
 """The same while there is no index to go on with."""
 
 _WATCHED = ("run.json", "events.jsonl", "exit.json", "heartbeat.json", "launch.json", "labels.json", "recipe.toml")
-_LARGEST_RECIPE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,25 @@ def refresh(home: Home, runs: Iterable[str] | None = None) -> None:
     """
     if not home.path.is_dir() or (not home.index.exists() and not home.run_dirs()):
         return
-    readable_only = not os.access(home.path, os.W_OK) and home.index.exists()
+    readable_only = home.index.exists() and not os.access(home.index.parent, os.W_OK)
     if readable_only:  # somebody else's home: what its owner has indexed is what there is to see
         return
     with schema.writing(home, WAIT if home.index.exists() else FIRST_WAIT) as alone:
         if alone:
             _mended(home, lambda connection: _bring_up(connection, home, runs))
+
+
+def freshen(home: Home) -> None:
+    """As `refresh` for whoever only looks: an index that cannot be written is taken as it is, with a warning `Stale`.
+
+    So runs can be listed and deleted when the disk is full. Raises MachineError if there is no index to go on with.
+    """
+    try:
+        refresh(home)
+    except MachineError as error:
+        if not home.index.exists():
+            raise
+        warnings.warn(Stale(f"{error}; this is what it held before. Mend it: {error.hint}"), stacklevel=2)
 
 
 def rebuild(home: Home) -> int:
@@ -69,12 +83,10 @@ def rebuild(home: Home) -> int:
     return sum(1 for _ in signatures(home))
 
 
-def replace_damaged(home: Home) -> None:
-    """Set the index aside and build it again, after a reader has found it damaged."""
-    with schema.writing(home, WAIT) as alone:
-        if alone:
-            schema.set_aside(home)
-            _mended(home, lambda connection: _bring_up(connection, home, None))
+def build_again(home: Home) -> None:
+    """Set the index aside and build it again, as a reader found it damaged; the caller holds `schema.writing`."""
+    schema.set_aside(home)
+    _mended(home, lambda connection: _bring_up(connection, home, None))
 
 
 def _mended(home: Home, work: Callable[[sqlite3.Connection], None]) -> None:
@@ -256,9 +268,7 @@ def read_settings(folder: RunDir) -> dict[str, Any]:
     import tomli
 
     try:
-        if folder.recipe.stat().st_size > _LARGEST_RECIPE:
-            return {}
-        return dotted(tomli.loads(folder.recipe.read_text(encoding="utf-8")))
+        return dotted(tomli.loads(content(folder.recipe).decode()))
     except (OSError, ValueError, RecursionError):
         return {}
 

@@ -53,3 +53,14 @@ def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = prefix + text(key)
         found |= dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return found
+
+
+def bounded(value: Any, depth: int = 8) -> Any:
+    """A value from JSON without NaN and infinity, which SQLite's JSON lacks, and not nested deeper than `depth`."""
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, dict):
+        return {key: bounded(each, depth - 1) for key, each in value.items()} if depth else None
+    if isinstance(value, list):
+        return [bounded(each, depth - 1) for each in value] if depth else None
+    return value

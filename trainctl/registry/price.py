@@ -42,7 +42,7 @@ def past(home: Home) -> Past:
     """What the newest runs that are done have cost. The index is taken as it is."""
     times, evaluations = _lists(home, _TIMES), _lists(home, _EVALUATIONS)
     found: dict[tuple[str, ...], list[Cost]] = {}
-    for run, group, method, model, dataset, reported in query._select(home, _RUNS, (NEWEST,)):
+    for run, group, method, model, dataset, reported in query.rows(home, _RUNS, (NEWEST,)):
         between = [after - before for before, after in itertools.pairwise(times.get(run, ()))]
         # The median leaves out the time for which a run was stopped.
         epoch = statistics.median(between) if between else reported
@@ -75,7 +75,7 @@ def total(each: Sequence[float], places: int) -> float:
 def _lists(home: Home, question: str) -> dict[str, list[float]]:
     """The numbers of each run, in the order of the answer."""
     found: dict[str, list[float]] = {}
-    for run, number in query._select(home, question, (NEWEST,)):
+    for run, number in query.rows(home, question, (NEWEST,)):
         found.setdefault(run, []).append(number)
     return found
 

@@ -12,20 +12,35 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from trainctl.errors import MachineError
 from trainctl.home import Home
 
-VERSION = 4
-"""Number of migrations; kept in PRAGMA user_version, so that opening the index costs no further look. One that changes
-what a column or a cursor holds empties the index, too."""
+VERSION = 5
+"""Raised by each change; kept in PRAGMA user_version, so that opening the index costs no further look. A change of what
+a column or a cursor holds empties the index, too."""
+BUSY = 30.0
+"""Seconds for which a connection waits for another one: for its recovery after a crash, or its folding of the log."""
+KEPT = 3
+"""Indexes set aside that are kept: for who wants to know what happened, and without filling the disk."""
 
 # Primary codes of SQLite that mean "this is not the index that it should be", and not "try later" or "disk full".
 _DAMAGE = {
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_READONLY,
 }  # fmt: skip
+_JOURNALS = ("-wal", "-shm")
+_ROOM = 1 << 17  # bytes
+
+
+class Garbled(sqlite3.DatabaseError):
+    """A value that no trainctl has written, although SQLite finds nothing wrong."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def open_index(home: Home) -> sqlite3.Connection:
@@ -33,14 +48,18 @@ def open_index(home: Home) -> sqlite3.Connection:
 
     Raises sqlite3.DatabaseError, which `is_damage` explains.
     """
-    connection = _connect(home)
+    if not all(map(is_plain, _files(home))):
+        set_aside(home)
+    if not _size(home.index):
+        _create(home)
+    connection = _connect(home.index)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:  # written by a newer trainctl, whose tables are unknown here
+    if not 0 < version <= VERSION:  # no index of ours, or that of a newer trainctl, whose tables are unknown here
         connection.close()
         set_aside(home)
-        connection = _connect(home)
-        version = 0
-    if version < VERSION:
+        _create(home)
+        connection = _connect(home.index)
+    elif version < VERSION:
         _migrate(connection)
     return connection
 
@@ -48,19 +67,28 @@ def open_index(home: Home) -> sqlite3.Connection:
 def is_damage(error: sqlite3.Error) -> bool:
     """True if the file itself is at fault, so that building it again helps."""
     code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, sqlite3.DatabaseError) and code is not None and code & 0xFF in _DAMAGE
+    if code is None:  # a text that is not UTF-8 is found by Python
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in _DAMAGE
 
 
 def set_aside(home: Home) -> None:
-    """Rename index.db to index.db.damaged-TIME; the caller holds `writing`."""
-    with contextlib.suppress(FileNotFoundError):
-        home.index.rename(home.index.with_name(f"{home.index.name}.damaged-{time.time_ns()}"))
+    """Rename index.db to index.db.damaged-TIME and keep the newest `KEPT` of those; the caller holds `writing`."""
+    damaged = f"{home.index.name}.damaged-"
+    for path in _files(home):
+        if path == home.index or not is_plain(path):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(path.with_name(f"{damaged}{time.time_ns()}"))
     _remove_journals(home)
+    for old in sorted(home.index.parent.glob(f"{damaged}*"))[:-KEPT]:
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
 def delete(home: Home) -> None:
     """Delete index.db; the caller holds `writing`."""
-    home.index.unlink(missing_ok=True)
+    if is_plain(home.index):
+        home.index.unlink(missing_ok=True)
     _remove_journals(home)
 
 
@@ -68,20 +96,29 @@ def delete(home: Home) -> None:
 def writing(home: Home, wait: float) -> Iterator[bool]:
     """Be the one writer of the index: yields True, or False if another still was after `wait` seconds.
 
-    Raises MachineError if the home folder cannot be written.
+    Raises MachineError if the folder of the index cannot be written, also for an OSError of what is done meanwhile.
     """
+    lock = home.index.with_name("index.lock")
     try:
-        descriptor = os.open(home.path / "index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if lock.parent != home.path:
+            lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise unwritable(home, error.strerror or str(error)) from None
     try:
         yield _flock(descriptor, time.monotonic() + wait)
+    except OSError as error:  # the disk is full, or may only be read: files cannot be renamed
+        raise unwritable(home, error.strerror or str(error)) from None
     finally:
         os.close(descriptor)
 
 
 def unwritable(home: Home, reason: str) -> MachineError:
     """The error for an index that cannot be written."""
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(home.index.parent)
+        if disk.f_bavail * disk.f_frsize < _ROOM:  # SQLite calls some of what follows from that an I/O error
+            reason += " (no space left on the disk)"
     return MachineError(
         f"cannot write the index {home.index}: {reason}",
         "check the folder's permissions and free space, or choose another one with TRAINCTL_HOME or --home",
@@ -104,16 +141,54 @@ def _flock(descriptor: int, deadline: float) -> bool:
             time.sleep(0.02)
 
 
-def _connect(home: Home) -> sqlite3.Connection:
-    connection = sqlite3.connect(home.index, timeout=5.0, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
+def _create(home: Home) -> None:
+    """A new, empty index, under its name once it is whole: so nobody ever finds one without tables."""
+    new = home.index.with_name(".index.db.new")
+    for path in (new, *_beside(new)):
+        path.unlink(missing_ok=True)
+    with contextlib.closing(_connect(new)) as connection:
+        _migrate(connection)
+    _remove_journals(home)
+    new.replace(home.index)
+
+
+def _beside(index: Path) -> list[Path]:
+    return [index.with_name(index.name + suffix) for suffix in _JOURNALS]
+
+
+def _files(home: Home) -> list[Path]:
+    return [home.index, *_beside(home.index)]
+
+
+def is_plain(path: Path) -> bool:
+    """False for a folder, a pipe, a link: nothing that SQLite made, and some of them it would wait for without end."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _remove_journals(home: Home) -> None:
-    for suffix in ("-wal", "-shm"):
-        home.index.with_name(home.index.name + suffix).unlink(missing_ok=True)
+    for path in _beside(home.index):
+        path.unlink(missing_ok=True)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -125,6 +200,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations(name="threats")(_add_threats)
     migrations(name="readings")(_add_readings)
     migrations(name="archive")(_add_archive)
+    migrations(name="damage")(_add_damage)
     migrations.apply(Database(connection))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -182,6 +258,11 @@ def _add_archive(db: object) -> None:
     # What the list of 10 000 runs asks for at each look, without reading the rows.
     db["runs"].create_index(["archived", "created", "id"])  # type: ignore[index]
     db["runs"].create_index(["archived", "status", "id"])  # type: ignore[index]
+
+
+def _add_damage(db: object) -> None:
+    """Where events.jsonl is damaged, in what a cursor has seen."""
+    _empty(db)
 
 
 def _empty(db: object) -> None:

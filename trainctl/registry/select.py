@@ -65,7 +65,7 @@ def resolve(home: Home, selectors: Iterable[str], *, archived: bool = False) -> 
     selectors = list(selectors)
     if not selectors:
         return []
-    ingest.refresh(home)
+    ingest.freshen(home)
     rows = query.runs(home)
     chosen = {row.id for selector in selectors for row in _select(home, rows, selector.strip(), archived)}
     return [row for row in rows if row.id in chosen]

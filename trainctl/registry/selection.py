@@ -19,7 +19,7 @@ def curves(home: Home, ids: Iterable[str]) -> dict[str, tuple[float, ...]]:
         SELECT run, metric, value FROM points
         WHERE run {query.AMONG} AND kind = 'epoch' AND metric {query.AMONG} ORDER BY run, metric, step"""
     found: dict[str, dict[str, list[float]]] = {}
-    for run, metric, value in query._select(home, question, (json.dumps(list(ids)), json.dumps(NAMES))):
+    for run, metric, value in query.rows(home, question, (json.dumps(list(ids)), json.dumps(NAMES))):
         if value is not None and math.isfinite(value):
             found.setdefault(run, {}).setdefault(metric, []).append(value)
     return {run: tuple(of[min(of, key=NAMES.index)]) for run, of in found.items()}

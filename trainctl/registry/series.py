@@ -7,7 +7,6 @@ what was read once is not read again.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sqlite3
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trainctl.home import Home
-from trainctl.registry import ingest, query, schema
+from trainctl.registry import query
 
 KEPT = 64
 """Curves whose buckets are remembered."""
@@ -77,19 +76,16 @@ class Reader:
 
     def read(self, wanted: Sequence[Wanted]) -> list[Curve]:
         """The curves, as the index holds them at one moment. Raises MachineError if it cannot be read."""
-        if not self.home.index.exists():
-            return [Curve()] * len(wanted)
-        for attempt in (1, 2):
+
+        def look(connection: sqlite3.Connection) -> list[Curve]:
             try:
-                with contextlib.closing(query._connect(self.home)) as connection:
-                    connection.execute("BEGIN")
-                    return [self._curve(connection, each) for each in wanted]
-            except sqlite3.Error as error:
+                connection.execute("BEGIN")
+                return [self._curve(connection, each) for each in wanted]
+            except sqlite3.Error:
                 self._held.clear()
-                if attempt == 2 or not schema.is_damage(error):
-                    raise schema.unreadable(self.home, str(error)) from None
-                ingest.replace_damaged(self.home)
-        return []
+                raise
+
+        return query.ask(self.home, look) or [Curve()] * len(wanted)
 
     def _curve(self, connection: sqlite3.Connection, wanted: Wanted) -> Curve:
         rows = _Rows(connection, wanted)
@@ -105,21 +101,6 @@ class Reader:
             self._held.popitem(last=False)
         buckets = tuple(held.buckets[number] for number in sorted(held.buckets))
         return Curve(buckets, ends[0][1], ends[1][1])
-
-
-def names(home: Home, run: str) -> dict[str, list[str]]:
-    """Metrics of a run by the kind of their points, sorted. Costs one look a metric, however many points there are."""
-    found: dict[str, list[str]] = {}
-    if home.index.exists():
-        with contextlib.closing(query._connect(home)) as connection:
-            next_kind = "SELECT min(kind) FROM points WHERE run = ? AND kind > ?"
-            next_metric = "SELECT min(metric) FROM points WHERE run = ? AND kind = ? AND metric > ?"
-            kind = ""
-            while kind := connection.execute(next_kind, (run, kind)).fetchone()[0] or "":
-                metric, found[kind] = "", []
-                while metric := connection.execute(next_metric, (run, kind, metric)).fetchone()[0] or "":
-                    found[kind].append(metric)
-    return found
 
 
 class _Rows:

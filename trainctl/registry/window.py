@@ -228,8 +228,8 @@ class _Rows:
         # A row that changes gets another rowid, so what was read once is right.
         read: dict[int, RunRow] = self._kept.get("rows", (None, {}))[1]
         missing = [row for row in rowids if row not in read]
-        question = f"SELECT rowid, {query._COLUMNS} FROM runs WHERE rowid {AMONG}"
-        found = {row: query._run(rest) for row, *rest in self._execute(question, (json.dumps(missing),))}
+        question = f"SELECT rowid, {query.FIELDS} FROM runs WHERE rowid {AMONG}"
+        found = {row: query.row(rest) for row, *rest in self._execute(question, (json.dumps(missing),))}
         read = {row: read.get(row) or found[row] for row in rowids}
         self._kept["rows"] = None, read
         return list(read.values())

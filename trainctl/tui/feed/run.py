@@ -10,10 +10,9 @@ from trainctl.errors import UsageError
 from trainctl.home import Home
 from trainctl.plot.series import is_selection
 from trainctl.plot.titles import title
-from trainctl.registry import query, series
+from trainctl.registry import query
 from trainctl.registry.query import RunRow
 from trainctl.registry.series import Bucket, Reader, Wanted
-from trainctl.registry.twin import twin
 from trainctl.registry.watch import Watch
 from trainctl.tui.feed import records
 from trainctl.tui.feed.records import Record, Results
@@ -108,7 +107,7 @@ class RunFeed:
     def _other(self, row: RunRow) -> RunRow | None:
         looked, run = self._twin
         if time.monotonic() - looked > TWIN_AGE or not looked:
-            found = twin(self.home, row)
+            found = query.twin(self.home, row)
             self._twin = (time.monotonic(), found.id if found else "")
             return found
         return next(iter(query.runs(self.home, [run])), None) if run else None
@@ -116,7 +115,7 @@ class RunFeed:
     def _curves(self, ask: Ask, said: Selected, other: RunRow | None) -> RunView:
         runs = [said.run, *([other] if other and ask.twin else [])]
         unit = ask.unit or ("epoch" if said.run.epoch > 1 else "step")
-        known = [series.names(self.home, run.id) for run in runs]
+        known = [query.metrics(self.home, run.id) for run in runs]
         groups = list(charts({metric for names in known for found in names.values() for metric in found}))
         wanted = {
             (number, metric, kind): Wanted(run.id, metric, kind, unit, ask.left, ask.right, ask.buckets)
