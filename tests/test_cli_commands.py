@@ -1,4 +1,4 @@
-"""The small commands: stop, rm, logs, tag, note, eval, doctor; help, errors, --home."""
+"""The small commands: stop, rm, logs, tag, note, eval; help, errors, --home."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from folders import THREATS, make_run
 
 from engine import events
 from engine.rundir import RunDir
-from trainctl.cli import doctor
 from trainctl.cli import eval as evaluation
 from trainctl.cli.common import printable
 from trainctl.cli.logs import _beginning
@@ -209,52 +208,6 @@ def test_eval_is_interrupted(home: Home) -> None:
     assert view.returncode == 130
     with processes.claim(run):
         assert run.status() == "done"
-
-
-def test_doctor(home: Home) -> None:
-    done = cli(home, "doctor", "--json")
-    assert done.returncode == 0, done.stderr
-    found = {finding["check"]: finding for finding in json.loads(done.stdout)}
-    assert found["torch"]["status"] == "ok" and found["home"]["detail"] == str(home.path)
-    assert found["data: digits"]["status"] == "ok" and "data: cifar10" in found
-    assert "cifar-10-batches-py" in found["data: cifar10"]["detail"]
-    assert "scheduler" in cli(home, "doctor").stdout
-
-
-def test_doctor_says_when_the_home_cannot_be_written(home: Home, tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    done = cli(home, "doctor", "--home", str(blocked / "home"), "--json")
-    assert done.returncode == 3
-    assert [finding["check"] for finding in json.loads(done.stdout) if finding["status"] == "missing"] == ["home"]
-
-
-def test_doctor_finds_and_mends_lost_runs(home: Home) -> None:
-    [run] = queue(home, "sleep")
-    child = processes.start(run, engine=ENGINE)
-    assert child is not None
-    until(run.events.exists)
-    child.kill()
-    child.wait()
-    [waiting] = queue(home, "quick")
-    found = {finding["check"]: finding for finding in json.loads(cli(home, "doctor", "--json").stdout)}
-    assert run.id in found["lost runs"]["hint"] and found["scheduler"]["status"] == "warning"
-    assert cli(home, "doctor", "--fix").returncode == 0
-    assert run.status() == "killed"
-    until(lambda: waiting.status() == "done")
-
-
-def test_doctor_knows_network_file_systems_and_log_outs(tmp_path: Path, home: Home) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\nodd\n")
-    assert doctor.filesystem(home.path, mounts) == "nfs4"
-    assert doctor.filesystem(Path("/"), mounts) == "ext4"
-    assert doctor.filesystem(Path("/"), tmp_path / "none") == ""
-    configuration = tmp_path / "logind.conf"
-    configuration.write_text("[Login]\n#KillUserProcesses=yes\n")
-    assert list(doctor._logout(home, configuration)) == []
-    configuration.write_text("[Login]\nKillUserProcesses = yes\n")
-    assert [finding.status for finding in doctor._logout(home, configuration)] == ["warning"]
 
 
 def test_home_before_and_after_the_command(home: Home, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from engine import options
 from engine.recipe import SECTIONS, Recipe, own_options
 from trainctl.errors import TrainctlError, UsageError
 from trainctl.home import Home
-from trainctl.recipes import locate
+from trainctl.recipes import datasets, locate
 from trainctl.recipes.layers import MAX_BYTES
 from trainctl.recipes.load import RecipeProblems, resolve
 from trainctl.recipes.plan import Planned, group_of, pair_of
@@ -25,6 +26,7 @@ from trainctl.registry.watch import Watch
 FIRST = "digits-trades"  # where the cursor stands: it takes a minute and needs no download
 BUDGET = 0.25  # seconds of reading between two answers, so that the list fills up in sight
 MAX_FILES = 200  # of a folder
+PRICES = 10.0  # seconds for which prices stand: runs at work change the index all the time, and prices hardly
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class OffersFeed:
         self._watcher = watcher
         self._read: dict[tuple[str, int], tuple[Offer, Planned | None]] = {}
         self._past: price.Past = {}
+        self._reckoned = -math.inf
         self._version = -1
         self._listed: tuple[Offer, ...] = ()
         self._last: tuple[object, ...] = ()
@@ -108,11 +111,14 @@ class OffersFeed:
         return Offers(typed, tuple(fitting), len(self._listed), complete, error)
 
     def _prices(self) -> None:
+        if time.monotonic() - self._reckoned < PRICES:
+            return
         # Without an index there are no prices, and everything else is as it was.
         with contextlib.suppress(TrainctlError):
             version = self._watcher.look()
             if version != self._version:
                 self._version, self._past = version, price.past(self.home)
+            self._reckoned = time.monotonic()
 
     def _priced(self, offer: Offer) -> Offer:
         offer, run = self._read.get(_identity(offer), (offer, None))
@@ -226,30 +232,17 @@ def train(recipe: Recipe) -> str:
 
 def data(recipe: Recipe) -> str:
     """Where the data set of a recipe lies, or that it does not."""
-    entry = options.readable("DataSource").get(recipe.data.dataset)
-    if entry is None:
-        return ""
     own = own_options(recipe, "data").get("path")
+    place = datasets.locate(recipe.data.dataset, recipe.data.root, own)
+    if place is None:
+        return ""
     if own is not None:
-        there = bool(own) and Path(own).expanduser().exists()
-        return f"at {own}" if there else f"there is no {own}" if own else "data.path is to be set"
-    root = _root(recipe)
-    places = [root / place for place in entry.constants.get("found_at", ())]
-    if not places:
-        return entry.summary
-    found = next((place for place in places if place.exists()), None)
-    if found:
-        return f"at {found}"
-    return f"not in {root}; {'it is downloaded first' if recipe.data.download else 'put it there'}"
-
-
-def _root(recipe: Recipe) -> Path:
-    chosen = recipe.data.root or os.environ.get("TRAINCTL_DATA")
-    if not chosen:
-        import platformdirs
-
-        chosen = platformdirs.user_cache_dir("trainctl")
-    return Path(chosen).expanduser().absolute()
+        return f"at {own}" if place.found else f"there is no {own}" if own else "data.path is to be set"
+    if not place.places:
+        return place.summary
+    if place.found:
+        return f"at {place.found}"
+    return f"not in {place.root}; {'it is downloaded first' if recipe.data.download else 'put it there'}"
 
 
 def _line(error: UsageError) -> str:

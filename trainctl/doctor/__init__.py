@@ -1,0 +1,1 @@
+"""What is wrong with this machine, the home and its runs, and what to do about it; no screen."""
