@@ -27,7 +27,7 @@ from textual.widgets import Input
 from engine.narrate import sentence
 from engine.rundir import RunDir
 from trainctl.home import Home
-from trainctl.launch import slots
+from trainctl.launch import queue, slots
 from trainctl.launch.folders import ALPHABET
 from trainctl.launch.gpus import NO_DRIVER, Gpus
 from trainctl.launch.machine import Machine, Meter, ProcessLoad
@@ -68,6 +68,8 @@ def fill(home: Home) -> Home:
     _make(home, "fashion-mnist-trades", 0.9, ("done", "running", "queued", "queued"), seeds="0-1", pair=True)
     labels.change(home.run(run_id(LIVE)), add=["beta-6"], note="does TRAIN help with more data?")
     labels.change(home.run(run_id("digits-mart-s1")), note="try a smaller step")
+    queue.prioritize([home.run(run_id("fashion-mnist-trades+train-s1"))], 1)
+    queue.hold([home.run(run_id("fashion-mnist-trades-s1"))], True)
     ingest.refresh(home)
     return home
 

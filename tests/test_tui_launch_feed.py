@@ -15,7 +15,7 @@ from trainctl.launch import slots
 from trainctl.launch.start import at_once
 from trainctl.recipes.problems import RecipeProblems
 from trainctl.registry.watch import Watch
-from trainctl.tui.feed import plan
+from trainctl.tui.feed import launch, plan
 from trainctl.tui.feed.draft import GRID, JOBS, NAME, SEEDS, SIDE, TAGS, Draft
 from trainctl.tui.feed.form import Form, form
 from trainctl.tui.feed.launch import Offers, OffersFeed, about, span
@@ -151,7 +151,7 @@ def all_offers(feed: OffersFeed, typed: str = "") -> Offers:
     return last
 
 
-def test_the_recipes_are_named_at_once_and_read_by_and_by(home: Home) -> None:
+def test_the_recipes_are_named_at_once_and_read_by_and_by(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.toml").write_text('extends = "digits-trades"\ntitle = "Mine"\n')
     Path("broken.toml").write_text('extends = "digits-trades"\n[method]\nbeta = "x"\n')
     Path("pyproject.toml").write_text('[project]\nname = "x"\n')
@@ -171,6 +171,11 @@ def test_the_recipes_are_named_at_once_and_read_by_and_by(home: Home) -> None:
     assert plain.train == "not with standard, which makes no adversarial images"
     assert "scikit-learn" in trades.data and "not in" in cifar.data
     assert found["digits-ecas"].our_reading
+    make_run(home, "two")
+    assert feed.offers("", "") is None  # prices stand for a while
+    monkeypatch.setattr(launch, "PRICES", 0.0)
+    again = feed.offers("", "")
+    assert again is not None and {offer.recipe: offer.like for offer in again.shown}["digits-trades"] == 2
 
 
 def test_the_data_set_is_looked_for_where_the_engine_will(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +235,18 @@ def test_what_would_start_is_said_exactly(home: Home) -> None:
     assert found.seconds == 4 * 62.0 / 2  # 20 epochs of 3 s and 2 s of evaluations each, two at a time
     alone = plan.planned(home, Watch(home), Draft("digits-trades", side="pair", options=((JOBS, "1"),)))
     assert (alone.together, alone.share, alone.seconds) == (1, 1.0, 2 * 62.0)
+
+
+def test_where_a_run_would_work_says_how_much_of_the_gpus(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "gpus", lambda: ["0", "1"])
+    for settings, place in (
+        ((), "a GPU, 1 thread"), ((("run.gpus", "0.5"),), "half of a GPU, 1 thread"),
+        ((("run.gpus", "2"), ("run.threads", "4")), "2 GPUs, 4 threads"),
+        ((("run.device", "cuda:1"), ("run.gpus", "0.25")), "a quarter of GPU 1, 1 thread"),
+        ((("run.device", "cpu"), ("run.gpus", "0.5")), "CPU, 1 thread"),
+    ):  # fmt: skip
+        [run] = plan.planned(home, Watch(home), Draft("digits-trades", (("run.threads", "1"), *settings))).runs
+        assert run.place == place
 
 
 def test_slots_of_gpus() -> None:

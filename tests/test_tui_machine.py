@@ -10,16 +10,23 @@ import pytest
 from dashboard import SIZES, Watched, made, screen_text, told, until
 from folders import append, make_run
 from rich.text import Text
+from textual import events
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import TabbedContent, TabPane
 
 from engine.rundir import me
+from trainctl.errors import UsageError
 from trainctl.home import Home
-from trainctl.launch import scheduler, slots
+from trainctl.launch import queue, scheduler, slots
 from trainctl.launch.gpus import Gpu, Gpus
 from trainctl.launch.machine import Machine
+from trainctl.launch.queue import Place
+from trainctl.launch.slots import Need
+from trainctl.launch.waiting import gpus
+from trainctl.registry import ingest
 from trainctl.tui import keys
+from trainctl.tui.feed import acts
 from trainctl.tui.feed import machine as feed
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.machine import MachineScreen
@@ -113,6 +120,9 @@ async def test_every_key_does_what_it_says(home: Home, monkeypatch: pytest.Monke
         await pilot.press("g")
         await until(pilot, lambda: "a scheduler was started" in told(pilot))
         assert served == [home]
+        await changed(pilot, "p", "the queue is paused")
+        await until(pilot, lambda: screen_text(pilot).count("paused: p goes on") == 2)
+        await changed(pilot, "p", "the queue goes on")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, RunScreen))
         await pilot.press("escape")
@@ -130,6 +140,109 @@ async def test_every_key_does_what_it_says(home: Home, monkeypatch: pytest.Monke
         await until(pilot, lambda: isinstance(app.screen, MachineScreen))
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, MachineScreen))
+
+
+async def changed(pilot: Pilot[None], key: str, said: str) -> None:
+    """Press a key and wait for what is told of it."""
+    assert isinstance(pilot.app, Watched)
+    pilot.app.told.clear()
+    await pilot.press(key)
+    await until(pilot, lambda: said in told(pilot))
+
+
+async def test_every_key_changes_the_queue_as_it_says(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Home] = []
+    monkeypatch.setattr(scheduler, "ensure", lambda home, *more: served.append(home))
+    async with Watched(home).run_test(size=(80, 24)) as pilot:
+        found = await opened(pilot, home)
+        await pilot.press("down")
+        for key, done, place in (
+            ("h", "held: the others pass it", Place(held=True)), ("h", "was let go", Place()),
+            ("plus", "given the priority 1", Place(1)), ("minus", "given the priority 0", Place()),
+        ):  # fmt: skip
+            await changed(pilot, key, done)
+            assert queue.place(home.run("waiting")) == place
+            await until(pilot, lambda place=place: ("‖ 1 held" in screen_text(pilot)) == place.held)
+        for key, done, order in (
+            ("J", "was moved down", ["large", "waiting"]), ("shift+down", "is last already", ["large", "waiting"]),
+            ("K", "was moved up", ["waiting", "large"]), ("shift+up", "is first already", ["waiting", "large"]),
+            ("L", "is last now", ["large", "waiting"]), ("F", "is first now", ["waiting", "large"]),
+        ):  # fmt: skip
+            await changed(pilot, key, done)
+            await until(pilot, lambda order=order: ids(found) == ["atwork", *order])
+            assert found.selected == "waiting"
+            assert [run.id for run in queue.queued(home)] == order
+        await changed(pilot, "p", "the queue is paused")
+        await until(pilot, lambda: screen_text(pilot).count("paused: p goes on") == 2)
+        assert queue.paused(home)
+        await changed(pilot, "g", "no scheduler would start anything")
+        await changed(pilot, "p", "the queue goes on")
+        await until(pilot, lambda: "paused" not in screen_text(pilot))
+        assert not queue.paused(home) and len(served) == 9  # the scheduler hears of each change
+        await pilot.press("up", "K")
+        await until(pilot, lambda: "does not wait: it is running" in told(pilot))
+
+
+async def test_keys_pressed_fast_act_one_after_the_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ensure", lambda home: None)
+    for number in range(4):
+        make_run(home, f"m{number}", status="queued", created=1050.0 + number, group=f"m{number}", pair=f"m{number}")
+    app = Watched(home)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        found = await opened(pilot, home)
+        await pilot.press("end")
+        assert found.selected == "m3"
+        pressed = ["K", "K", "plus", "plus", "minus", "J", "K", "L", "K", "F", "J"]
+        for key in pressed:
+            app.post_message(events.Key(key, None))
+        await until(pilot, lambda: len(app.told) == len(pressed))
+        order = ["waiting", "m3", "large", "m0", "m1", "m2"]
+        await until(pilot, lambda: ids(found) == ["atwork", *order])
+        assert found.selected == "m3" and [run.id for run in queue.queued(home)] == order
+        assert len(app._notifications) == 1  # of many, the last
+        app.screen._busy = True  # type: ignore[attr-defined]  # so that it does not see that the run is started
+        home.run("m3").write_json("launch.json", me())
+        await changed(pilot, "h", "run m3 is starting, not queued")
+        await until(pilot, lambda: "2 at work · 5 waiting" in screen_text(pilot))
+        queue.hold([home.run(name) for name in order if name != "m3"], True)
+        await until(pilot, lambda: "held: h lets go" in screen_text(pilot))
+
+
+def test_the_queue_is_shown_in_its_true_order(home: Home) -> None:
+    asker = feed.MachineFeed(home, lambda: ingest.refresh(home))
+
+    def shown() -> list[tuple[str, Place, str]]:
+        return [(each.run.id, each.place, each.why) for each in asker.view().waiting]
+
+    beside = "needs 2 of 2 cores; 2 taken by [red]me[/red]-s2 and digits-trades-s3"
+    assert shown() == [("waiting", Place(), feed.UNSERVED), ("large", Place(), beside)]
+    queue.prioritize([home.run("large")], 2)
+    alone = "needs 2 of 2 cores; 1 taken by [red]me[/red]-s2"
+    first, second = shown()
+    assert first == ("large", Place(2), alone)
+    assert second[:2] == ("waiting", Place()) and second[2].startswith("behind [b]large[/b]")
+    queue.hold([home.run("large")], True)
+    held = "the others pass it until h lets it go"
+    assert shown() == [("large", Place(2, held=True), held), ("waiting", Place(), feed.UNSERVED)]
+    queue.pause(home)
+    assert shown() == [("large", Place(2, held=True), held), ("waiting", Place(), "the queue is paused")]
+    view = asker.view()
+    assert (view.queued, view.resting, view.paused, view.served) == (2, 1, True, False)
+    with pytest.raises(UsageError, match="paused"):
+        feed.serve(home)
+    (home.run("large").path / queue.FILE).unlink()
+    assert [run for run, *_ in shown()] == ["waiting", "large"]
+
+
+def test_of_many_some_refuse(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ensure", lambda home: None)
+    assert acts.hold(home, ["large", "atwork"], True) == (
+        "large was held: the others pass it; atwork is running, not queued"
+    )
+    with pytest.raises(UsageError, match="not queued"):
+        acts.prioritize(home, ["atwork", "base0"], 1)
+    with pytest.raises(UsageError, match="not queued"):
+        acts.move(home, "base0", "up")
 
 
 @SIZES
@@ -155,6 +268,10 @@ class Gpus2:
 async def test_gpus_stand_in_a_line_each(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "gpus", lambda: ["0", "1"])
     home.run("atwork").write_json("launch.json", {**me(), "device": "cuda:0"})
+    half = make_run(
+        home, "half", status="running", created=1021.0, recipe_table={"run": {"device": "cuda", "gpus": 0.5}}
+    )
+    half.write_json("launch.json", {**me(), "device": "cuda:1"})
     make_run(home, "pinned", status="queued", created=1040.0, recipe_table={"run": {"device": "cuda:0"}})
     feed.sampler(home).meter._nvml = Gpus2()  # type: ignore[assignment]
     async with Watched(home).run_test(size=(120, 40)) as pilot:
@@ -164,8 +281,21 @@ async def test_gpus_stand_in_a_line_each(home: Home, monkeypatch: pytest.MonkeyP
         assert "67 % · 10.0/80 GiB · 54 °C · 210 W · 1 proc. · NVIDIA [A100]" in text
         assert "lost: reset it" in text
         assert next(line for line in text.split("\n") if "running" in line).split()[3:5] == ["GPU", "0"]
-        assert "0 of 2 cores taken · 1 of 2 GPUs taken" in text
+        assert "0 of 2 cores taken" in text and "█" * 6 + "▓" * 3 + "░" * 3 + "  1.5 of 2 GPUs taken" in text
+        assert "0.5 of GPU 1" in text
         assert "waits for GPU 0, taken by [red]me[/red]-s2" in text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Need(0.5, ""), ""), (Need(0.0, "any"), "a GPU"), (Need(0.0, "1"), "GPU 1"),
+        (Need(0.0, "any", gpus=0.25), "a quarter of a GPU"), (Need(0.0, "3", gpus=1 / 3), "0.33 of GPU 3"),
+        (Need(0.0, "any", gpus=2.0), "2 GPUs"),
+    ],
+)  # fmt: skip
+def test_gpus_in_words(wanted: Need, words: str) -> None:
+    assert gpus(wanted) == words
 
 
 class Panels(App[None]):

@@ -14,7 +14,7 @@ from engine.rundir import AT_WORK, FINAL, RunDir
 from trainctl.cli.common import printable
 from trainctl.errors import TrainctlError, UsageError
 from trainctl.home import Home
-from trainctl.launch import folders, processes, scheduler
+from trainctl.launch import folders, processes, queue, scheduler
 from trainctl.registry import labels, query
 
 NAMED = 3  # refusals that are told one by one
@@ -65,9 +65,52 @@ def _queued(home: Home, ids: Sequence[str], deed: Callable[[RunDir], None], said
         deed(run)
         return said
 
-    told = _each(home, ids, one)
+    return _changed(home, _each(home, ids, one))
+
+
+def pause(home: Home) -> str:
+    """Start nothing new until `go_on`."""
+    queue.pause(home)
+    return "the queue is paused: runs at work go on, nothing new is started"
+
+
+def go_on(home: Home) -> str:
+    """Let the queue go on."""
+    queue.unpause(home)
+    return "the queue goes on"
+
+
+def hold(home: Home, ids: Sequence[str], on: bool) -> str:
+    """Let others pass queued runs, or (`on` False) let these take part again."""
+
+    def one(run: RunDir) -> str:
+        queue.hold([run], on)
+        return "held: the others pass it" if on else "let go"
+
+    return _changed(home, _each(home, ids, one))
+
+
+def move(home: Home, run: str, to: str) -> str:
+    """Move a queued run up or down, or make it the first or the last."""
+    if not queue.move(home, home.run(run), to):
+        return f"{run} is {'first' if to in ('up', 'first') else 'last'} already"
+    return _changed(home, f"{run} was moved {to}" if to in ("up", "down") else f"{run} is {to} now")
+
+
+def prioritize(home: Home, ids: Sequence[str], by: int) -> str:
+    """Raise the priority of queued runs by so much."""
+
+    def one(run: RunDir) -> str:
+        priority = queue.place(run).priority + by
+        queue.prioritize([run], priority)
+        return f"given the priority {priority}"
+
+    return _changed(home, _each(home, ids, one))
+
+
+def _changed(home: Home, said: str) -> str:
     scheduler.ensure(home)
-    return told
+    return said
 
 
 def tag(home: Home, ids: Sequence[str], add: Sequence[str], remove: Sequence[str] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -11,11 +12,13 @@ from functools import cache
 
 from engine.rundir import AT_WORK, RunDir
 from trainctl.cli.common import printable
+from trainctl.errors import UsageError
 from trainctl.home import Home
-from trainctl.launch import processes, scheduler, slots
+from trainctl.launch import processes, queue, scheduler, slots
 from trainctl.launch.machine import Machine, Meter, ProcessLoad
+from trainctl.launch.queue import Place
 from trainctl.launch.slots import Need
-from trainctl.launch.waiting import Held, Verdict, explain
+from trainctl.launch.waiting import UNSERVED, Held, Verdict, explain
 from trainctl.registry import query
 from trainctl.registry.progress import Progress
 from trainctl.registry.query import RunRow
@@ -23,8 +26,9 @@ from trainctl.registry.query import RunRow
 SPAN, STEP = 300.0, 2.0  # seconds that are remembered, and of one value of them
 HOLDS = 5.0  # seconds for which a value stands if no newer one comes
 SOONEST = 0.5  # seconds: a mean over less says nothing
-UNSERVED = "there is room, but no scheduler to start it"
 QUEUE = 200  # runs of the queue that are looked at, the first ones
+WHY = {"held": "the others pass it until h lets it go", "paused": "the queue is paused"}
+USUAL = Place()
 
 Values = tuple[float | None, ...]
 """A value each STEP of the last SPAN, the newest last; None where nobody looked."""
@@ -43,9 +47,10 @@ class Working:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run of the queue and why it waits."""
+    """A run of the queue, its place there, and why it waits."""
 
     run: RunRow
+    place: Place
     why: str
 
 
@@ -53,6 +58,7 @@ class Waiting:
 class MachineView:
     """The screen of queue and machine: `queued` runs wait, of which `waiting` are the first, in their order.
 
+    `resting` of them are held, and all of them wait while the queue is `paused`. `served` is by a scheduler.
     `recent` are values by name: "cpu" (cores at work), "memory" (bytes), "gpu N" (percent), "gpu N memory" (bytes).
     """
 
@@ -61,6 +67,8 @@ class MachineView:
     working: tuple[Working, ...]
     waiting: tuple[Waiting, ...]
     queued: int
+    resting: int
+    paused: bool
     served: bool
     gpus: tuple[str, ...]
 
@@ -173,6 +181,7 @@ class MachineFeed:
         self._sampler = sampler(home)
         self._gpus: list[str] | None = None
         self._needs: dict[str, Need] = {}
+        self._places: dict[str, tuple[tuple[int, int], Place]] = {}
 
     def view(self) -> MachineView:
         """Queue and machine now; `look` is called first, to bring the index up to date."""
@@ -181,19 +190,24 @@ class MachineFeed:
             self._gpus = slots.gpus()  # starts a process, so once
         machine = self._sampler.machine()
         rows = query.unfinished(self.home)
-        live = [row for row in rows if row.status in AT_WORK]
-        queue = [row for row in rows if row.status == "queued"]
-        working = self._working(live)
+        working = self._working([row for row in rows if row.status in AT_WORK])
+        line = self._line([row for row in rows if row.status == "queued"])
+        paused = queue.paused(self.home)
         served = bool(rows) and scheduler.alive(self.home)
         held = [each.held for each in working if each.held]
         names = {row.id: printable(row.name) for row in rows}
-        verdicts = zip(queue[:QUEUE], self._verdicts(queue[:QUEUE], held), strict=True)
+        verdicts = zip(line[:QUEUE], self._verdicts(line[:QUEUE], held, paused), strict=True)
         waiting = tuple(
-            Waiting(row, UNSERVED if found.gpu is not None and not served else found.words(names, machine.cores))
-            for row, found in verdicts
-        )
-        recent = self._sampler.recent(*_names(machine))
-        return MachineView(machine, recent, working, waiting, len(queue), served, tuple(self._gpus))
+            Waiting(
+                row, place, UNSERVED if found.gpu is not None and not served
+                else WHY.get(found.lacks) or found.words(names, machine.cores),
+            )
+            for (row, place), found in verdicts
+        )  # fmt: skip
+        return MachineView(
+            machine, self._sampler.recent(*_names(machine)), working, waiting, len(line),
+            sum(place.held for _, place in line), paused, served, tuple(self._gpus),
+        )  # fmt: skip
 
     def _working(self, live: Sequence[RunRow]) -> tuple[Working, ...]:
         progress = query.progress(self.home, [row.id for row in live])
@@ -210,17 +224,34 @@ class MachineFeed:
             )  # fmt: skip
         return tuple(found)
 
-    def _verdicts(self, queue: Sequence[RunRow], held: Sequence[Held]) -> list[Verdict]:
+    def _line(self, queued: Sequence[RunRow]) -> list[tuple[RunRow, Place]]:
+        """The queued runs with their places, in their order."""
+        runs = str(self.home.runs)
+        self._places = {row.id: found for row in queued if (found := self._place(runs, row.id))}
+        placed = [(row, self._places[row.id][1] if row.id in self._places else USUAL) for row in queued]
+        return sorted(placed, key=lambda each: queue.rank(each[1], each[0].created, each[0].id))
+
+    def _place(self, runs: str, run: str) -> tuple[tuple[int, int], Place] | None:
+        """The place of a run, read again only if its file was replaced; None if it has none."""
+        try:
+            found = os.stat(f"{runs}/{run}/{queue.FILE}")  # noqa: PTH116 - of thousands, each second
+        except OSError:
+            return None
+        known, stamp = self._places.get(run), (found.st_mtime_ns, found.st_ino)
+        return known if known and known[0] == stamp else (stamp, queue.place(self.home.run(run)))
+
+    def _verdicts(self, line: Sequence[tuple[RunRow, Place]], held: Sequence[Held], paused: bool) -> list[Verdict]:
         # What a run needs is written down before it is queued, so it is read once.
-        known = self._needs
-        self._needs = {
-            row.id: known.get(row.id) or slots.need(self.home.run(row.id), self._gpus or []) for row in queue
-        }
-        return explain(list(self._needs.items()), held, self._gpus or [])
+        known, gpus = self._needs, self._gpus or []
+        self._needs = {row.id: known.get(row.id) or slots.need(self.home.run(row.id), gpus) for row, _ in line}
+        resting = {row.id for row, place in line if place.held}
+        return explain(list(self._needs.items()), held, gpus, resting=resting, paused=paused)
 
 
 def serve(home: Home) -> str:
-    """Start a scheduler for the queue; what to say of it."""
+    """Start a scheduler for the queue; what to say of it. UsageError if the queue is paused."""
+    if queue.paused(home):
+        raise UsageError("the queue is paused, so no scheduler would start anything", "p goes on")
     if scheduler.alive(home):
         return "a scheduler is at work already"
     scheduler.ensure(home)

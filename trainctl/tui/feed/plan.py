@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainctl.home import Home
-from trainctl.launch import slots
+from trainctl.launch import slots, waiting
 from trainctl.launch.start import at_once, start
 from trainctl.recipes.plan import Planned, plan
 from trainctl.registry import price, standing
@@ -84,7 +84,6 @@ def begin(home: Home, chosen: Plan) -> str:
 
 
 def _place(run: Planned, gpus: list[str]) -> str:
-    gpu = slots.gpu_of(run.recipe.run.device, gpus)
-    threads = run.recipe.run.threads
-    cores = f"{threads} thread{'s' * (threads != 1)}"
-    return f"{'a GPU' if gpu == 'any' else f'GPU {gpu}'}, {cores}" if gpu else f"CPU, {cores}"
+    how = run.recipe.run
+    wanted = slots.asked(how.device, how.threads, how.gpus, None, gpus)
+    return f"{waiting.gpus(wanted) or 'CPU'}, {how.threads} thread{'s' * (how.threads != 1)}"

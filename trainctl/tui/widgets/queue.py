@@ -14,11 +14,13 @@ from textual.widgets.option_list import Option
 from trainctl.cli.common import printable
 from trainctl.launch.waiting import count
 from trainctl.tui import keys
-from trainctl.tui.feed.machine import MachineView, Working
+from trainctl.tui.feed.machine import MachineView, Waiting, Working
 from trainctl.tui.text import short_duration, status
 from trainctl.tui.widgets.gauges import size
 
 STATUS = 11  # characters
+WHY = 60  # characters for what a run waits for; its name takes of the rest what it needs
+HELD = "‖"
 COLUMNS = (("where", 13), ("epoch", 9), ("ETA", 6), ("CPU", 6), ("memory", 8))
 GPU = (("GPU mem", 8),)  # where there is room
 MORE = (("threads", 7), ("pid", 8), ("since", 7))
@@ -103,12 +105,16 @@ class QueueList(OptionList):
             lines[each.run.id] = _line(lead, _cells(each, view), columns)
         if view.waiting:
             lines[" gap"] = Text(" ")
-            lines[" waiting"] = _title(f"Waiting ({view.queued}), in the order in which they start", width)
+            rule = "paused: p goes on" if view.paused else "in the order in which they start"
+            lines[" waiting"] = _title(f"Waiting ({view.queued}), {rule}", width)
+        name_width = max(name_width, min(longest, width - STATUS - WHY))
         for number, waits in enumerate(view.waiting, 1):
-            lead = Text(f"○ {number}".ljust(STATUS))
-            lines[waits.run.id] = (
-                lead + _cut(waits.run.name, name_width) + _cut(f" {waits.why}", width - STATUS - name_width)
-            )
+            lead = Text(f"{HELD} {number} held" if waits.place.held else f"○ {number}").append(" " * STATUS)
+            lead.truncate(STATUS)
+            line = lead + _cut(waits.run.name, name_width) + _cut(f" {reason(waits)}", width - STATUS - name_width)
+            if waits.place.held:
+                line.stylize("dim")
+            lines[waits.run.id] = line
         if view.queued > len(view.waiting):
             lines[" more"] = Text(f"… and {view.queued - len(view.waiting)} more", "dim")
         if " gap" in lines and not view.working:
@@ -116,12 +122,19 @@ class QueueList(OptionList):
         return lines
 
 
+def reason(waits: Waiting) -> str:
+    """Why it waits, behind its priority if that is not the usual one."""
+    return f"priority {waits.place.priority} · {waits.why}" if waits.place.priority else waits.why
+
+
 def where(each: Working, view: MachineView) -> str:
-    """`1 of 2 cores`, `GPU 0`, or the host."""
-    if each.held is None:
+    """`1 of 2 cores`, `GPU 0`, `GPU 0,1`, `0.25 of GPU 0`, or the host."""
+    held = each.held
+    if held is None:
         return printable(each.host)
-    cores = f"{count(each.held.share, view.machine.cores)} of {view.machine.cores} cores" if each.held.share else ""
-    return " + ".join(part for part in (f"GPU {each.held.gpu}" if each.held.gpu else "", cores) if part)
+    gpu = f"{f'{held.part:.2g} of ' if held.part < 1 else ''}GPU {held.gpu}" if held.gpu else ""
+    cores = f"{count(held.share, view.machine.cores)} of {view.machine.cores} cores" if held.share else ""
+    return " + ".join(part for part in (gpu, cores) if part)
 
 
 def _cells(each: Working, view: MachineView) -> dict[str, str]:
