@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test soak lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (PyTorch is large: a few minutes)"
@@ -19,6 +19,14 @@ demo: $(INSTALLED)
 ## All tests with coverage. Many wait for processes and screens, so there is a worker more than there are cores.
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 5 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+## The storms among the tests at full size: kills, closed terminals, races, fuzz. Says where they struck; takes long.
+SOAK := TRAINCTL_KILLS=100 TRAINCTL_CLOSES=50 TRAINCTL_QUEUED=200 TRAINCTL_FUZZ=10000 TRAINCTL_DAMAGES=100 \
+	TRAINCTL_FOLDERS=1000 TRAINCTL_STORM_SECONDS=60
+STORMS := $(addprefix tests/test_,kills.py survive.py queue.py scheduler.py fuzz_recipes.py registry_damage.py \
+	registry_hostile.py registry_storm.py)
+soak: $(INSTALLED)
+	@$(SOAK) $(BIN)/python -m pytest -n $$(nproc) --dist worksteal --timeout=3600 -rP $(STORMS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
