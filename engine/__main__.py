@@ -39,7 +39,7 @@ def main() -> int:
     # the same cores. OpenMP reads this when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-    from engine import ending, timing, worker
+    from engine import ending, remedies, timing, worker
     from engine.lifecycle import AlreadyRunning
 
     folder = arguments.folder.absolute()
@@ -54,7 +54,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return ending.USAGE
     except OSError as error:  # the folder cannot be taken, so nothing can be written there either
-        print(f"error: {ending.refusal(error, folder)}\n{ending.remedy_of(error)}".rstrip(), file=sys.stderr)
+        print(f"error: {ending.refusal(error, folder)}\n{remedies.remedy_of(error)}".rstrip(), file=sys.stderr)
         return ending.LACKS
 
 

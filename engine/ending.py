@@ -17,6 +17,7 @@ from engine.evaluate.run import Stopped
 from engine.lifecycle import STOP_SIGNALS, TIMED_OUT, Lifecycle
 from engine.machine import MachineLacks
 from engine.recipe import InvalidRecipe
+from engine.remedies import remedy_of
 from engine.train import Diverged, Interrupted
 
 DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
@@ -27,23 +28,6 @@ GPU_HINT = (
     "`nvidia-smi` says whether the GPU is still there, `dmesg | grep Xid` what it reported; once it works again, or on "
     "another one, `trainctl resume` goes on from the last checkpoint"
 )
-
-# What to do when the system refuses something, by its error number.
-_ROOM = "make room on this disk (`trainctl rm` deletes runs, `df -h` shows what is free)"
-_RIGHTS = "let this user read and write it (`ls -ld` shows whose it is)"
-_CONNECTION = "the disk, or the connection to it, failed: `dmesg` and its administrator know more"
-REMEDIES = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: "make room in your quota (`trainctl rm` deletes runs, `quota -s` shows it), or have it raised",
-    errno.EFBIG: "files may not grow so large here: raise the limit (`ulimit -f unlimited`)",
-    errno.EROFS: "the file system is mounted read-only, often after an error (`dmesg`): have it mounted writable again",
-    errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
-    errno.EMFILE: "allow more open files (`ulimit -n 4096`)",
-    errno.ENFILE: "this machine has too many open files: end what holds them, or raise fs.file-max",
-    errno.EIO: _CONNECTION,
-    errno.ESTALE: "the network file system forgot the file: see that its folder is there, or have it mounted again",
-}
 
 _GPU_FAILED = ("CUDA error", "CUDA driver", "CUDNN", "cuDNN error", "CUBLAS", "NCCL", "No CUDA GPUs")
 _NO_MEMORY = ("allocate memory", "bad_alloc", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
@@ -97,11 +81,6 @@ def _cause(error: BaseException) -> BaseException:
     """What stands behind an error of ours that says that a file could not be read or stored."""
     wrapped = isinstance(error, DataError | CheckpointError) and isinstance(error.__context__, OSError)
     return error.__context__ if wrapped and error.__context__ is not None else error
-
-
-def remedy_of(error: BaseException) -> str:
-    """What to do about an error that the system is known for; "" for any other."""
-    return REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
 
 
 def refusal(error: OSError, folder: Path) -> str:

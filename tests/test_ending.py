@@ -12,7 +12,8 @@ import torch
 from conftest import working
 
 from engine.data.base import DataError
-from engine.ending import REMEDIES, ending
+from engine.ending import ending
+from engine.remedies import REMEDIES
 from engine.rundir import RunDir
 from engine.train import Interrupted
 

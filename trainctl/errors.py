@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from engine.remedies import remedy_of
+
 DONE, RUN_FAILED, USAGE, MACHINE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -29,20 +31,12 @@ class MachineError(TrainctlError):
     code = MACHINE
 
 
-REMEDIES = {
-    errno.ENOSPC: "the disk is full: free some space, then try again",
-    errno.EDQUOT: "your quota of the disk is used up: free some space, then try again",
-    errno.EROFS: "it is mounted read-only: mount it for writing, or set TRAINCTL_HOME or --home to another folder",
-    errno.EACCES: "you may not write there: have its owner allow it, or set TRAINCTL_HOME or --home to another folder",
-    errno.EPERM: "you may not change it: have its owner do so",
-    errno.EMFILE: "too many files are open in this process: raise the limit, as with `ulimit -n 4096`",
-    errno.ENFILE: "too many files are open on this machine: end some programs, or have fs.file-max raised",
-}
-
-
 def refused(what: str, error: OSError) -> MachineError:
     """The error for `what` (as "cannot write /a/file") that the system refused, with its reason and the remedy."""
-    return MachineError(f"{what}: {error.strerror or error}", REMEDIES.get(error.errno or 0, ""))
+    elsewhere = (
+        "; or set TRAINCTL_HOME or --home to another folder" if error.errno in (errno.EROFS, errno.EACCES) else ""
+    )
+    return MachineError(f"{what}: {error.strerror or error}", remedy_of(error) + elsewhere)
 
 
 class Stale(UserWarning):
