@@ -22,9 +22,9 @@ test: $(INSTALLED)
 
 ## The storms among the tests at full size: kills, closed terminals, races, fuzz. Says where they struck; takes long.
 SOAK := TRAINCTL_KILLS=100 TRAINCTL_CLOSES=50 TRAINCTL_QUEUED=200 TRAINCTL_FUZZ=10000 TRAINCTL_DAMAGES=100 \
-	TRAINCTL_FOLDERS=1000 TRAINCTL_STORM_SECONDS=60
+	TRAINCTL_FOLDERS=1000 TRAINCTL_STORM_SECONDS=60 TRAINCTL_RESIZES=18
 STORMS := $(addprefix tests/test_,kills.py survive.py queue.py scheduler.py fuzz_recipes.py registry_damage.py \
-	registry_hostile.py registry_storm.py)
+	registry_hostile.py registry_storm.py tui_storm.py)
 soak: $(INSTALLED)
 	@$(SOAK) $(BIN)/python -m pytest -n $$(nproc) --dist worksteal --timeout=3600 -rP $(STORMS)
 

@@ -61,15 +61,31 @@ def make_folder(tmp_path: Path) -> Callable[..., RunDir]:
 
 
 @contextmanager
-def working(rundir: RunDir) -> Iterator[Lifecycle]:
-    """Hold a run folder as the engine does, within this process; its signal handlers are put back afterwards."""
+def handlers() -> Iterator[None]:
+    """The signal handlers of this process are put back afterwards."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
-        with Lifecycle(rundir) as life:
-            yield life
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def working(rundir: RunDir) -> Iterator[Lifecycle]:
+    """Hold a run folder as the engine does, within this process."""
+    with handlers(), Lifecycle(rundir) as life:
+        yield life
+
+
+def engine(rundir: RunDir) -> int:
+    """All that `python -m engine` does on a folder, down to exit.json, within this process: seconds less than one of
+    its own. Returns the exit code.
+    """
+    from engine import worker
+
+    with handlers():
+        return worker.train(rundir.path)
 
 
 def carry_out(rundir: RunDir, until: int | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_engine
+from conftest import engine, run_engine
 from tiny import tiny_splits, trained
 
 from engine.attacks.pgd import PGD
@@ -157,7 +157,7 @@ def test_features_that_cannot_be_embedded_are_refused() -> None:
 
 def test_the_engine_embeds_a_run_and_leaves_it_as_it_was(make_folder) -> None:
     rundir = make_folder(eval__topology=False, eval__attacks=[], eval__checkpoints=["last"], schedule__epochs=1)
-    assert run_engine(rundir).returncode == 0
+    assert engine(rundir) == 0
     before = rundir.events.read_bytes(), (rundir.path / "exit.json").read_bytes()
     arguments = ("--embed", "--checkpoint", "last", "--classes", "3", "--per-class", "5")
     first = run_engine(rundir, *arguments)

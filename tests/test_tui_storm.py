@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 from pathlib import Path
@@ -16,7 +17,10 @@ from textual.pilot import Pilot
 from trainctl.launch import processes, scheduler
 from trainctl.tui import keys
 
+PRESSED = int(os.environ.get("TRAINCTL_KEYS", "2500"))  # on each of two screens
+RESIZES = int(os.environ.get("TRAINCTL_RESIZES", "8"))  # of each of eleven screens
 BATCH = 50
+pytestmark = pytest.mark.no_cover  # it looks for mistakes, and coverage would halve what it can look through
 MORE = (
     "up", "down", "pageup", "pagedown", "home", "end", "tab", "shift+tab", "backspace", "delete", "space", "y", "n",
     "0", "5", "=", ">", "e", "ctrl+a", "ctrl+k", "ctrl+w", "f5", "[", "]", "ä", "backslash", "quotation_mark",
@@ -59,7 +63,7 @@ async def test_random_keys(tmp_path: Path, size: tuple[int, int], seed: int, mon
     app = Watched(made(tmp_path / "home"))
     async with app.run_test(size=size) as pilot:
         await opened(pilot)
-        await pressed(pilot, chance.choices(every_key(), k=2500))
+        await pressed(pilot, chance.choices(every_key(), k=PRESSED))
     assert mistakes(tmp_path / "home") == []
 
 
@@ -72,7 +76,7 @@ async def test_a_storm_of_resizes(tmp_path: Path) -> None:
         for key in ("", "enter", "2", "escape", "c", "escape", "l", "escape", "m", "escape", "question_mark"):
             if key:
                 await pilot.press(key)
-            for _ in range(18):
+            for _ in range(RESIZES):
                 size = Size(chance.choice([1, 2, 20, 40, 80, 120, 300]), chance.choice([1, 2, 5, 24, 60, 90]))
                 app.post_message(events.Resize(size, size))
                 await asyncio.sleep(0.02)  # some are overtaken by the next, as when a window is pulled
