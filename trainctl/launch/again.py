@@ -23,7 +23,7 @@ from engine.rundir import RunDir
 from trainctl.errors import RUN_FAILED, TrainctlError
 from trainctl.launch import folders, processes
 
-SMALLEST, SMALLEST_TRAIN = 1, 3  # images of a micro-batch; a neighbourhood graph of two says nothing
+SMALLEST = 3  # images of a micro-batch: the engine takes no smaller parts
 
 
 def due(run: RunDir) -> bool:
@@ -96,9 +96,8 @@ def halved(settings: Mapping[str, Any]) -> tuple[int, str]:
     try:
         recipe = check(dict(settings))
         size = (recipe.run.micro_batch or recipe.optim.batch_size) // 2
-        least = SMALLEST_TRAIN if recipe.topology.enabled else SMALLEST
-        if size < least:
-            raise TrainctlError(f"half of the micro-batch would be {size}, and it needs {least}")
+        if size < SMALLEST:
+            raise TrainctlError(f"half of the micro-batch would be {size}, and it needs {SMALLEST}")
         changed = check({**settings, "run": {**settings["run"], "micro_batch": size}})
     except InvalidRecipe as error:
         raise TrainctlError(f"its recipe does not allow a smaller micro-batch: {error}") from None
