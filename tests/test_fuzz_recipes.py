@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -202,10 +203,21 @@ def attempt(file: Path) -> str:
     return "planned"
 
 
+def longest(shipped: list[Path]) -> float:
+    """Seconds that a damaged recipe may take: LONGEST, or more where sound ones take longer than they usually do."""
+    attempt(shipped[0])  # the first one also imports
+    seconds = []
+    for file in shipped[:15]:
+        started = time.process_time()
+        attempt(file)
+        seconds.append(time.process_time() - started)
+    return max(LONGEST, 15 * statistics.median(seconds))
+
+
+@pytest.mark.no_cover  # it looks for mistakes, and coverage would double its time
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_a_damaged_recipe_is_planned_or_its_mistakes_are_named(shipped: list[Path], chunk: int) -> None:
-    for file in shipped[:5]:
-        attempt(file)  # the first one also imports
+    allowed = longest(shipped)
     outcomes: Counter[str] = Counter()
     slowest = 0.0
     for number in range(chunk, FUZZED, CHUNKS):
@@ -213,7 +225,7 @@ def test_a_damaged_recipe_is_planned_or_its_mistakes_are_named(shipped: list[Pat
         file = folder / "fuzzed.toml"
         file.write_bytes(data)
         seconds: list[float] = []
-        while not seconds or (seconds[-1] > LONGEST and len(seconds) < 4):  # garbage may be collected meanwhile
+        while not seconds or (seconds[-1] > allowed and len(seconds) < 4):  # garbage may be collected meanwhile
             started = time.process_time()
             try:
                 outcome = attempt(file)
@@ -222,8 +234,10 @@ def test_a_damaged_recipe_is_planned_or_its_mistakes_are_named(shipped: list[Pat
             seconds.append(time.process_time() - started)
         outcomes[outcome] += 1
         slowest = max(slowest, min(seconds))
-        assert min(seconds) < LONGEST, f"recipe {number} took {min(seconds):.3f} s\n{data[:3000]!r}"
-    print(f"slowest {slowest * 1000:.1f} ms; {outcomes.most_common(12)}")
+        assert min(seconds) < allowed, f"recipe {number} took {min(seconds):.3f} s\n{data[:3000]!r}"
+    print(
+        f"slowest {slowest * 1000:.1f} ms of {allowed * 1000:.0f}; {[(words[:60], count) for words, count in outcomes.most_common(12)]}"
+    )
     assert len(outcomes) > FUZZED / CHUNKS / 100 and 0.02 < outcomes["planned"] / (FUZZED / CHUNKS) < 0.5
 
 
