@@ -25,7 +25,9 @@ MAX_HEADER = 4 << 20
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged or does not fit the network it is loaded into."""
+    """A checkpoint that is missing, damaged or does not fit the network it is loaded into; `hint` says what to do."""
+
+    hint = ""
 
 
 def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: bool = False) -> None:
@@ -78,6 +80,7 @@ def load_newest(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str] | N
                 path.replace(path.with_name(f"{path.name}.damaged"))
             return tensors, state, f"{errors[0]}; the one before it is used" if errors else ""
     if errors:
+        errors[0].hint = "`trainctl retry` begins the run anew; what it has is kept in attempts/"
         raise errors[0]
     return None
 

@@ -14,10 +14,11 @@ import torch
 from engine.checkpoint import CheckpointError
 from engine.data.base import DataError
 from engine.evaluate.run import Stopped
-from engine.lifecycle import STOP_SIGNALS, TIMED_OUT, Lifecycle
+from engine.lifecycle import TIMED_OUT, Lifecycle
 from engine.machine import MachineLacks
 from engine.recipe import InvalidRecipe
 from engine.remedies import remedy_of
+from engine.rundir import STOP_SIGNALS
 from engine.train import Diverged, Interrupted
 
 DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
@@ -60,7 +61,9 @@ def ending(error: BaseException, life: Lifecycle) -> Ending:
         return Ending("failed", LACKS, f"the GPU failed: {_first_line(error)}", GPU_HINT)
     if isinstance(error, MachineLacks | DataError):
         return Ending("failed", LACKS, str(error), error.hint)
-    if isinstance(error, CheckpointError | InvalidRecipe):
+    if isinstance(error, CheckpointError):
+        return Ending("failed", FAILED, str(error), error.hint)
+    if isinstance(error, InvalidRecipe):
         return Ending("failed", FAILED, str(error))
     with suppress(OSError):  # stdout.log may be on a full disk
         traceback.print_exception(error)

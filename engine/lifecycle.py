@@ -16,24 +16,12 @@ from typing import Any
 
 from engine import narrate
 from engine.events import EventLog, Lines
-from engine.rundir import RunDir, me
+from engine.rundir import STOP_SIGNALS, RunDir, me
 
 HEARTBEAT_SECONDS = 5.0
 
-# Signals that ask the run to checkpoint and go, and the status that each leads to. Batch systems send the last three:
-# before they take the machine away, before the time limit, and when the CPU time is used up.
-STOP_SIGNALS = {
-    signal.SIGTERM: "killed",
-    signal.SIGINT: "killed",
-    signal.SIGHUP: "killed",
-    signal.SIGUSR1: "preempted",
-    signal.SIGUSR2: "timeout",
-    signal.SIGXCPU: "timeout",
-}
 TIMED_OUT = 124
 """Exit code of a run that reached run.max_hours: that of timeout(1)."""
-RESERVE = 32 * 1024
-"""Bytes kept for the end event, exit.json and the last lines of stdout.log."""
 
 
 class AlreadyRunning(Exception):
@@ -149,12 +137,12 @@ class Lifecycle:
     def _keep_reserve(self) -> None:
         """Take what `end` will need: room on the disk, and, since the file stays open, a descriptor."""
         with contextlib.suppress(OSError):
-            self._reserve = os.open(self.rundir.path / ".reserve", os.O_WRONLY | os.O_CREAT, 0o644)
-            os.write(self._reserve, os.urandom(RESERVE))  # zeros would take no room on a disk that compresses
+            self._reserve = self.rundir.keep_reserve()
 
     def _free_reserve(self) -> None:
         if self._reserve >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._reserve)
-                (self.rundir.path / ".reserve").unlink(missing_ok=True)
             self._reserve = -1
+        if self.record:
+            self.rundir.free_reserve()

@@ -16,7 +16,8 @@
     checkpoints/    last.safetensors, best.safetensors: tensors, with JSON in the header;
                     last.safetensors.previous: the generation before
     eval/           CHECKPOINT-METRIC.csv (one row an example) and .json (settings and result); CHECKPOINT-tsne.json
-    .reserve        room on the disk that the engine gives back to write exit.json; left behind by a killed one
+    .reserve        room on the disk that is given back to write exit.json: taken by the launcher, so that it is
+                    there while the engine still starts, and kept by the engine; left behind by a killed one
 
 Status is derived from these and from the process table, never stored as a flag that somebody must clear.
 """
@@ -27,13 +28,14 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import stat
 import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 STATUSES = (
     "queued", "starting", "running", "stopping",
@@ -49,6 +51,19 @@ STALE = 15 * 60.0
 _SURELY_FRESH = 60.0
 LARGEST = 1 << 20
 """Bytes that a JSON file or a recipe in a run folder can have."""
+RESERVE = 32 * 1024
+"""Bytes kept for the end event, exit.json and the last lines of stdout.log."""
+STOP_SIGNALS: dict[int, str] = {
+    signal.SIGTERM: "killed",
+    signal.SIGINT: "killed",
+    signal.SIGHUP: "killed",
+    signal.SIGUSR1: "preempted",
+    signal.SIGUSR2: "timeout",
+    signal.SIGXCPU: "timeout",
+}
+"""Signals that ask a run to checkpoint and go, and the status that each leads to. Batch systems send the last three:
+before they take the machine away, before the time limit, and when the CPU time is used up.
+"""
 
 
 def replace(path: Path, content: str | bytes) -> None:
@@ -59,7 +74,7 @@ def replace(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
-        with open(temporary, "wb") as file:
+        with create(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -69,8 +84,14 @@ def replace(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno, error.strerror, str(path)) from error  # it named the temporary file, or both
         raise
+
+
+def create(path: Path) -> BinaryIO:
+    """A new file, open for writing, in the place of what bore its name: nothing is written through a link."""
+    path.unlink(missing_ok=True)
+    return open(path, "xb")  # O_EXCL, which follows no link that somebody makes meanwhile
 
 
 def sync_folder(folder: Path) -> None:
@@ -156,16 +177,37 @@ def _ticks(pid: int) -> int | None:
         return None
 
 
+def regular(path: str | Path, flags: int) -> int:
+    """An opener for `open` that raises an OSError if the file is no regular one: a pipe would block, a device never
+    end.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return descriptor
+
+
 def content(path: str | Path) -> bytes:
-    """Bytes of a file of at most `LARGEST`; OSError if it is none: a pipe would block, a device never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Bytes of a regular file of at most `LARGEST`; OSError if it is none."""
+    descriptor = regular(path, os.O_RDONLY)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
-            raise OSError(errno.EINVAL, "no small file", path)
-        return os.read(descriptor, found.st_size)
+        size = os.fstat(descriptor).st_size
+        if size > LARGEST:
+            raise OSError(errno.EINVAL, "no small file", str(path))
+        return os.read(descriptor, size)
     finally:
         os.close(descriptor)
+
+
+def toml(path: Path) -> dict[str, Any]:
+    """Content of a recipe in a run folder. Raises OSError if it cannot be read, ValueError if it is no TOML."""
+    import tomli
+
+    try:
+        return tomli.loads(content(path).decode())
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
 
 
 @dataclass(frozen=True)
@@ -226,6 +268,31 @@ class RunDir:
         """Replace `name` whole."""
         replace(self.path / name, json.dumps(value, indent=1) + "\n")
 
+    def table(self) -> dict[str, Any]:
+        """Content of recipe.toml, unchecked; errors as of `toml`."""
+        return toml(self.recipe)
+
+    def keep_reserve(self) -> int:
+        """Descriptor of .reserve, which takes RESERVE bytes on the disk; OSError if they cannot be had.
+
+        One that is there is kept: on a disk that is full by now there would be no other.
+        """
+        path = self.path / ".reserve"
+        with contextlib.suppress(OSError):
+            kept = regular(path, os.O_RDONLY | os.O_NOFOLLOW)
+            if os.fstat(kept).st_size >= RESERVE:
+                return kept
+            os.close(kept)
+        with create(path) as file:
+            file.write(os.urandom(RESERVE))  # zeros would take no room on a disk that compresses
+            file.flush()
+            return os.dup(file.fileno())
+
+    def free_reserve(self) -> None:
+        """Give the room of .reserve back; how the run ended is about to be written."""
+        with contextlib.suppress(OSError):
+            (self.path / ".reserve").unlink(missing_ok=True)
+
     def archive_exit(self) -> None:
         """Put exit.json away as attempts/NNN-exit.json, so that the run can go on and its history stays."""
         source = self.path / "exit.json"
@@ -249,8 +316,7 @@ class RunDir:
 
         A run of another host is lost once it has left no heartbeat for STALE seconds.
         """
-        ended = self.json("exit.json").get("status")
-        if isinstance(ended, str) and ended in FINAL:
+        if ended := self._ended():
             return ended
         beat = self.json("heartbeat.json")
         launch = self.json("launch.json")
@@ -258,10 +324,15 @@ class RunDir:
             return "queued"
         who = beat or launch
         if not (alive(who) if is_here(who) else self._is_fresh("heartbeat.json" if beat else "launch.json")):
-            return "lost"
+            return self._ended() or "lost"  # it may have ended since
         if launch.get("stop_requested"):
             return "stopping"
         return "running" if beat else "starting"
+
+    def _ended(self) -> str:
+        """The status that exit.json tells; "" if it tells none."""
+        ended = self.json("exit.json").get("status")
+        return ended if isinstance(ended, str) and ended in FINAL else ""
 
     def _is_fresh(self, name: str) -> bool:
         """True unless `name` was last replaced more than STALE seconds ago, by the clock of the file system.

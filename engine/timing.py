@@ -20,7 +20,7 @@ from engine.events import EventLog
 from engine.lifecycle import Lifecycle
 from engine.machine import Machine
 from engine.recipe import check
-from engine.rundir import RunDir, replace
+from engine.rundir import RunDir, replace, toml
 from engine.step import Batch
 from engine.train import Interrupted
 
@@ -85,9 +85,7 @@ class Timed:
     """One recipe, ready to take steps."""
 
     def __init__(self, file: Path, setup: Machine, life: Lifecycle, log: EventLog) -> None:
-        import tomli
-
-        recipe = check(tomli.loads(file.read_text(encoding="utf-8")))
+        recipe = check(toml(file))
         self.device = setup.device
         self.trainer = worker.make_trainer(recipe, setup, life, log)
         data = recipe.data

@@ -29,7 +29,7 @@ from engine.networks import Networks, build_networks, compile_networks
 from engine.recipe import InvalidRecipe, Recipe, check, own_options
 from engine.regularizers.base import Regularizer, Term
 from engine.regularizers.topology import TopologyTerm
-from engine.rundir import RunDir, replace
+from engine.rundir import RunDir, content, replace
 from engine.task import Task
 from engine.train import Trainer, parameters
 from engine.weights import load_weights
@@ -116,7 +116,7 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         rundir.events.touch()
 
     log = EventLog(rundir.events, narrate.say)
-    recipe_hash = hashlib.sha256(rundir.recipe.read_bytes()).hexdigest()
+    recipe_hash = hashlib.sha256(content(rundir.recipe)).hexdigest()
     trainer = make_trainer(recipe, setup, life, log, recipe_hash)
     splits, networks = trainer.splits, trainer.networks
     position = trainer.resume()
@@ -148,11 +148,9 @@ def _sweep(rundir: RunDir) -> None:
 
 def read_recipe(rundir: RunDir) -> Recipe:
     """The checked recipe of a run folder. Raises CheckpointError if it cannot be read, InvalidRecipe for mistakes."""
-    import tomli
-
     try:
-        table = tomli.loads(rundir.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        table = rundir.table()
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{rundir.recipe}: cannot be read ({error})") from None
     return check(table)
 

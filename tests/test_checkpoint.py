@@ -141,8 +141,9 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: str) 
     _, state, warning = found
     assert state == {"step": 1} and "damaged" in warning and "the one before it is used" in warning
     previous(path).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged") as told:
         load_newest(path)
+    assert "trainctl retry" in told.value.hint
 
 
 def test_one_of_before_checksums_still_loads(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from fake_trainctl import ENGINE, ROOT, queue, starts, tidy, until
 
 from engine.events import encode
-from engine.rundir import RunDir, process_start_time
+from engine.rundir import STOP_SIGNALS, RunDir, process_start_time
 from trainctl.errors import MachineError, UsageError
 from trainctl.home import Home
-from trainctl.launch import folders, processes, slots
+from trainctl.launch import folders, processes, scheduler, slots
 from trainctl.launch.follow import Follower, Progress, Tail
 from trainctl.recipes.plan import plan
 
@@ -557,15 +557,37 @@ def test_an_engine_started_by_hand_is_stopped_alone(home: Home) -> None:
 
 
 def test_an_engine_that_dies_while_it_is_stopped_is_killed_not_lost(home: Home) -> None:
-    [run] = queue(home, "sleep")
+    [run] = queue(home, "deaf")
     child = start(run)
-    os.kill(child.pid, signal.SIGSTOP)  # it never comes to hear of SIGTERM
+    until(run.checkpoint("last").exists)
     processes.request_stop(run)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert run.status() == "lost"
     processes.stop([run])
     assert run.status() == "killed"
+
+
+def test_a_suspended_engine_hears_that_it_is_to_stop(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    child = start(run)
+    until(run.checkpoint("last").exists)
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+    processes.stop([run], grace=20)
+    assert child.wait() == 143 and run.json("exit.json")["reason"] == "stopped by SIGTERM"
+
+
+@pytest.mark.parametrize("number", [*STOP_SIGNALS, signal.SIGSEGV, signal.SIGRTMIN + 1])
+def test_a_signal_means_the_same_before_the_engine_listens(home: Home, number: int) -> None:
+    [run] = queue(home, "quick")
+    child = processes.start(run, engine=(sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(number)})"))
+    assert child is not None and child.wait() == -number
+    scheduler._record(run, child)
+    assert (
+        run.status() == STOP_SIGNALS.get(number, "killed")
+        and f"signal {int(number)} " in run.json("exit.json")["reason"]
+    )
 
 
 def test_a_folder_that_has_gone_cannot_be_claimed(home: Home) -> None:

@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 
 from engine import checkpoint, events, lifecycle, worker
 from engine.evaluate import report
-from engine.lifecycle import STOP_SIGNALS
-from engine.rundir import RunDir
+from engine.rundir import RESERVE, STOP_SIGNALS, RunDir
 from engine.train import Trainer
+from trainctl.launch import processes, scheduler
 
 Make = Callable[..., RunDir]
 TIMES = ("t", "seconds", "images_per_second")
@@ -286,6 +286,26 @@ def test_a_real_engine_on_a_full_disk(make_folder: Make, tmp_path: Path) -> None
         finally:
             child.kill()
             child.wait()
+
+
+def test_a_disk_that_fills_while_the_engine_starts(make_folder: Make, tmp_path: Path) -> None:
+    """The launcher has kept room, for the engine and for whoever says in its stead how it ended."""
+    with small_disk(tmp_path / "disk") as possible:
+        if not possible:
+            pytest.skip("nothing may be mounted here")
+        early, late = (make_folder(f"disk/{name}", **RECIPE) for name in ("early", "late"))
+        for run in (early, late):
+            child = processes.start(run, engine=("sh", "-c", "exec sleep 60"))
+            assert child is not None and (run.path / ".reserve").stat().st_size == RESERVE
+            with full(run):
+                child.kill()
+                child.wait()
+                if run is early:
+                    scheduler._record(run, child)
+                else:
+                    assert engine(run) == 3
+                assert run.status() == ("killed" if run is early else "failed")
+                assert run.json("exit.json")["reason"] and not (run.path / ".reserve").exists()
 
 
 def test_a_folder_that_cannot_be_taken(

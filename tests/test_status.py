@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from engine import rundir
-from engine.rundir import FINAL, STALE, RunDir, alive, me, process
+from engine.rundir import FINAL, STALE, RunDir, alive, me, process, replace
 
 HOUR = 3600.0
 
@@ -32,8 +32,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start a process that lives until the end of the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(program: str = "sleep") -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen([program, "60"]))
+    def begin(program: str = sys.executable) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([program, "-c", "import time; time.sleep(60)"]))
         return started[-1]
 
     yield begin
@@ -81,6 +81,24 @@ def test_every_arrow(run: RunDir, start: Start) -> None:
     assert run.status() == "queued"  # resumed
 
 
+def test_a_run_that_ends_while_its_status_is_read_is_not_lost(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(who: dict[str, Any]) -> bool:
+        run.write_json("exit.json", {"status": "done"})
+        return False
+
+    run.write_json("heartbeat.json", me())
+    monkeypatch.setattr(rundir, "alive", ends)
+    assert run.status() == "done"
+
+
+def test_what_cannot_be_replaced_is_named(run: RunDir) -> None:
+    (run.path / "env.json").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        replace(run.path / "env.json", "{}")
+    assert str(raised.value) == f"[Errno {errno.EISDIR}] Is a directory: '{run.path / 'env.json'}'"
+    assert [path.name for path in run.path.iterdir()] == ["env.json"]
+
+
 @pytest.mark.parametrize("nonsense", [b"", b"{", b"[]", b'{"status": "running"}', b'{"status": ["done"]}', b"\xff"])
 def test_an_exit_file_that_says_no_ending_ends_nothing(run: RunDir, nonsense: bytes) -> None:
     run.write_json("heartbeat.json", me())
@@ -112,7 +130,7 @@ def test_a_stranger_who_has_the_pid_is_not_the_run(run: RunDir, start: Start) ->
 def test_a_name_full_of_brackets_is_only_a_name(run: RunDir, start: Start, tmp_path: Path) -> None:
     """The second field of /proc/PID/stat is the program's name, which may look like all the others."""
     program = tmp_path / ") Z 1 2 3"
-    shutil.copy(str(shutil.which("sleep")), program)
+    program.symlink_to(sys.executable)
     child = start(str(program))
     deadline = time.monotonic() + 30
     while program.name not in Path(f"/proc/{child.pid}/stat").read_text() and time.monotonic() < deadline:

@@ -157,7 +157,7 @@ def test_a_file_that_grows_is_replaced_or_written_anew_is_noticed(tmp_path: Path
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match=r"cannot read .*log: Is a directory"):
+    with pytest.raises(MachineError, match=r"cannot read .*log: no regular file"):
         (tmp_path / "log").mkdir()
         LogFile(tmp_path / "log").page(None, 1)
 
@@ -491,7 +491,7 @@ async def test_silence_and_what_cannot_be_read_are_said(tmp_path: Path) -> None:
         (tmp_path / "log").mkdir()
         await until(pilot, lambda: app.told != [])
         await pilot.pause(0.3)
-        assert app.told == [f"cannot read {tmp_path / 'log'}: Is a directory\nsee who may read it"]
+        assert app.told == [f"cannot read {tmp_path / 'log'}: no regular file\nsee who may read it"]
 
 
 async def test_errors_and_warnings_have_the_colours_of_the_theme(path: Path) -> None:

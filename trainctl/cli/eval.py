@@ -77,13 +77,11 @@ def check_run(run: RunDir, checkpoints: Sequence[str]) -> None:
 
 
 def _settings(run: RunDir) -> Recipe:
-    import tomli
-
     from engine.recipe import check
 
     try:
-        return check(tomli.loads(run.recipe.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
+        return check(run.table())
+    except (OSError, ValueError) as error:
         raise UsageError(f"{run.recipe}: cannot be read: {error}") from None
 
 
@@ -112,6 +110,7 @@ def work_on(
 
     threads = _settings(run).run.threads
     with processes.claim(run, patience=3.0) as log:  # one that was just stopped is about to let go
+        processes.contained(run)
         printed = run.log.stat().st_size
         note(f"{name}: {doing}")
         child = processes.spawn(run, log, arguments=arguments, environment=processes.thread_limits(threads))

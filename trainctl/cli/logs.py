@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, BinaryIO, TextIO
 
 import typer
 
+from engine.rundir import FINAL, regular
 from trainctl.cli.common import HomeOption, note, printable
+from trainctl.errors import refused
 from trainctl.home import find_home
 
 CHUNK = 1 << 16
@@ -24,7 +27,6 @@ def logs(
     home: HomeOption = None,
 ) -> None:
     """Print what a run's process printed."""
-    from engine.rundir import FINAL
     from trainctl.registry.select import one
 
     place = find_home(home)
@@ -43,11 +45,21 @@ def logs(
         note(f"{folder.status()}: nothing was printed")
 
 
+def _opened(path: Path) -> BinaryIO:
+    """The log, empty if there is none yet; MachineError if it cannot be read."""
+    try:
+        return open(path, "rb", opener=regular)
+    except FileNotFoundError:
+        return BytesIO()
+    except OSError as error:
+        raise refused(f"cannot read {path}", error) from None
+
+
 def _beginning(path: Path, lines: int) -> int:
     """Offset of the last `lines` lines, found from the end, for logs grow large."""
-    if not lines or not path.exists():
+    if not lines:
         return 0
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         position = file.seek(0, os.SEEK_END)
         if position:
             file.seek(position - 1)
@@ -67,14 +79,11 @@ def _beginning(path: Path, lines: int) -> int:
 
 def _copy(path: Path, offset: int) -> int:
     """Copy the file from `offset` on to stdout; returns the new offset."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            while block := file.read(CHUNK):
-                _write(block, sys.stdout)
-                offset += len(block)
-    except FileNotFoundError:
-        pass
+    with _opened(path) as file:
+        file.seek(offset)
+        while block := file.read(CHUNK):
+            _write(block, sys.stdout)
+            offset += len(block)
     sys.stdout.flush()
     return offset
 

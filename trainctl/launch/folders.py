@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from engine.rundir import AT_WORK, FINAL, RunDir, replace, sync_folder
+from engine.rundir import AT_WORK, FINAL, RunDir, content, replace, sync_folder
 from trainctl import __version__
 from trainctl.errors import RUN_FAILED, UsageError, refused
 from trainctl.home import Home
@@ -189,7 +189,7 @@ def _put_away(run: RunDir, recipe: str, code: str) -> None:
     ending = run.path / "exit.json"
     mark = _cut_short(run)
     if not mark:
-        before = ending.read_text(encoding="utf-8", errors="replace") if ending.exists() else ""
+        before = content(ending).decode(errors="replace") if ending.exists() else ""
         reason = f"a retry was cut short; `trainctl retry {run.id}` completes it"
         mark = {"status": "killed", "code": RUN_FAILED, "signal": None, "reason": reason, "t": time.time()}
         mark |= {"retrying": run.next_attempt(), "before": before, "recipe": recipe}
@@ -205,7 +205,7 @@ def _put_away(run: RunDir, recipe: str, code: str) -> None:
             (run.path / name).rename(folder / name)
     if mark.get("recipe"):
         if not (folder / "recipe.toml").exists():
-            replace(folder / "recipe.toml", run.recipe.read_bytes())
+            replace(folder / "recipe.toml", content(run.recipe))
         replace(run.recipe, mark["recipe"])
     _copy_log(run, folder)
     if code:

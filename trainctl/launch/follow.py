@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.events import read
-from engine.rundir import FINAL, RunDir
+from engine.rundir import FINAL, RunDir, regular
 from trainctl.launch.again import due
 from trainctl.registry.plain import real
 from trainctl.registry.progress import Progress
@@ -34,7 +34,7 @@ class Tail:
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
         """New events; True in front if the file is another one or was cut, and they are all from its beginning."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=regular) as file:
                 stat = os.fstat(file.fileno())
                 again = stat.st_ino != self._inode or stat.st_size < self._offset
                 if again:

@@ -64,7 +64,7 @@ def claim(run: RunDir, patience: float = 0.0) -> Iterator[int]:
 def contained(run: RunDir) -> None:
     """UsageError if something in the run's folder that is written would lead out of it: a stranger may have made it."""
     for path in (run.path, *(run.path / name for name in WRITTEN)):
-        if path.is_symlink():
+        if path.is_symlink() or path.is_fifo():
             raise _led_out(run, path)
 
 
@@ -157,6 +157,8 @@ def start(
         environment = thread_limits(threads)
         if gpu:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
+        with suppress(OSError):  # a disk without room for it may have room for the run
+            os.close(run.keep_reserve())
         child = spawn(run, log, engine=engine, environment=environment, code=code)
         try:
             with writing(run):
@@ -188,8 +190,9 @@ def record_end(run: RunDir, status: str, *, code: int = 0, number: int = 0, reas
     Nothing is written into a folder elsewhere that a link leads to.
     """
     if not run.path.is_symlink() and run.json("exit.json").get("status") not in FINAL:
-        name = signal.Signals(number).name if number else None
+        name = next((each.name for each in signal.Signals if each == number), None)  # not all have one
         ended = {"status": status, "code": 128 + number if number else code, "signal": name, "reason": reason}
+        run.free_reserve()
         run.write_json("exit.json", {**ended, "hint": hint, "t": time.time()})
 
 
@@ -211,8 +214,10 @@ def request_stop(run: RunDir) -> None:
         if (process := _process(run)) or time.monotonic() > deadline:
             break
         time.sleep(POLL)  # it was started this moment and its pid is about to be written
+    if not process:
+        raise Busy(f"run {run.id} is being changed by another process", "try again")
     if not is_local(run):
-        raise MachineError(f"run {run.id} works on {process.get('host', 'an unknown host')}", "stop it there")
+        raise MachineError(f"run {run.id} works on {process['host']}", "stop it there")
     launch = run.json("launch.json") or process
     with suppress(OSError):  # a full disk must not keep a run from being stopped
         run.write_json("launch.json", {**launch, "stop_requested": time.time()})
@@ -290,6 +295,9 @@ class _Stopping:
                 record_end(self.run, "killed", number=signal.SIGTERM, reason=reason)
         if count := _kill_leftovers(self.run):
             self._say(self.run, f"killed what it left behind: {count} process{'' if count == 1 else 'es'}")
+        if not self.run.path.exists():
+            self._say(self.run, "has gone: somebody deleted it")
+            return True
         why = self.run.json("exit.json").get("reason")
         self._say(self.run, f"{self.run.status()}{f': {why}' if why else ''}")
         return True

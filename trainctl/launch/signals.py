@@ -23,15 +23,17 @@ PATIENCE = 10.0  # seconds in which a killed process is gone, unless the kernel 
 
 
 def send(process: dict[str, Any], number: signal.Signals) -> None:
-    """Signal the group that the process leads, or it alone if it was started by hand in somebody's group."""
+    """Signal the group that the process leads, or it alone if it was started by hand in somebody's group.
+
+    A stopped process (SIGSTOP, Ctrl-Z) is continued, or it would not hear.
+    """
     if not alive(process):
         return
     pid = int(process["pid"])
     try:
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:
-            os.kill(pid, number)
+        tell = os.killpg if os.getpgid(pid) == pid else os.kill
+        tell(pid, number)
+        tell(pid, signal.SIGCONT)
     except ProcessLookupError:
         pass
     except PermissionError:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import tomli
-
 from engine.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -52,8 +50,8 @@ def gpus() -> list[str]:
 def need(run: RunDir, available: list[str]) -> Need:
     """What `run` takes on a machine with the GPUs `available`, by its recipe's [run] and run.json's share."""
     try:
-        wanted = tomli.loads(run.recipe.read_text(encoding="utf-8")).get("run")
-    except (OSError, ValueError, RecursionError):
+        wanted = run.table().get("run")
+    except (OSError, ValueError):
         wanted = None
     if not isinstance(wanted, dict):
         wanted = {}  # the engine will say what is wrong with the recipe

@@ -11,8 +11,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import tomli
-
 from engine import recipe as schema
 from engine.recipe import Recipe
 from engine.rundir import UNFINISHED
@@ -128,7 +126,7 @@ def _covers(have: Recipe, want: Recipe) -> bool:
 def _recipe(home: Home, row: RunRow) -> Recipe | None:
     """The recipe of a run; None if it can no longer be read, for then it is not the run that is asked for."""
     try:
-        return schema.check(tomli.loads(home.run(row.id).recipe.read_text(encoding="utf-8")))
+        return schema.check(home.run(row.id).table())
     except (OSError, ValueError):
         return None
 

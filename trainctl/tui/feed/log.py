@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.rundir import regular
 from trainctl.cli.common import printable
 from trainctl.errors import MachineError, UsageError
 
@@ -63,7 +64,7 @@ def lines(data: bytes) -> list[str]:
 def last_lines(path: Path, count: int) -> tuple[str, ...]:
     """The last `count` lines that are not blank, of the last 8 KiB; none if the file cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             start = max(0, file.seek(0, os.SEEK_END) - 8192)
             file.seek(start)
             data = file.read(8192)
@@ -120,7 +121,7 @@ class LogFile:
         """Count what is new, for about `budget` seconds; whether all is counted. MachineError if it cannot be read."""
         until = time.monotonic() + budget
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0, opener=regular) as file:
                 stat = os.fstat(file.fileno())
                 seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
                 if seen != self._seen:
@@ -200,7 +201,7 @@ class LogFile:
         last = min(self.count, first + count)
         found: list[str] = []
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0, opener=regular) as file:
                 at = self._start(file.fileno(), first) if first < last else 0
                 for number in range(first, last):
                     text, at = self._line(file.fileno(), number, at)
@@ -241,7 +242,7 @@ class LogFile:
     def raw(self, start: int, stop: int) -> bytes | None:
         """The bytes of the lines `start` to `stop`; None if they are many more than a chunk."""
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0, opener=regular) as file:
                 low = self._start(file.fileno(), start)
                 high = self._start(file.fileno(), stop) if stop <= self._newlines else self._end
                 return os.pread(file.fileno(), high - low, low) if high - low <= 2 * CHUNK else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.rundir import RunDir
+from engine.rundir import RunDir, regular
 from trainctl.cli.common import printable
 from trainctl.home import Home
 from trainctl.registry import query, threats
@@ -123,7 +123,7 @@ def _checkpoints(folder: RunDir) -> tuple[Checkpoint, ...]:
 
 def _state(path: Path) -> dict[str, Any]:
     """What stands in a checkpoint's header beside the tensors: a safetensors file begins with its length and it."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length)) if length <= HEADER else {}
     state = json.loads(header.get("__metadata__", {}).get("state", "{}"))
@@ -167,7 +167,7 @@ def _object(line: str) -> dict[str, Any]:
 def _start(path: Path) -> str:
     """The first part of a file; "" if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             return file.read(LARGEST).decode("utf-8", "replace")
     except OSError:
         return ""
