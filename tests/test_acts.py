@@ -23,7 +23,7 @@ from textual.widgets import Static
 from engine.rundir import RunDir
 from trainctl.errors import MachineError, UsageError
 from trainctl.home import Home
-from trainctl.launch import folders, frozen, processes, scheduler
+from trainctl.launch import again, folders, frozen, processes, scheduler
 from trainctl.registry import ingest, labels, query
 from trainctl.tui.feed import acts as feed
 from trainctl.tui.screens import acts
@@ -268,6 +268,8 @@ def test_acts_go_on_after_one_that_refuses(home: Home, served: list[Home]) -> No
         make_run(home, run, status="failed")
     make_run(home, "waiting", status="queued")
     assert feed.stop(home, ["base1", "waiting"]) == "waiting was cancelled; base1 has ended already: done"
+    due = make_run(home, "due", status="preempted", recipe_table={"run": {"retries": 1}})
+    assert feed.stop(home, ["due"]) == "due was kept from a retry" and not again.due(due)
     assert home.run("waiting").status() == "killed"
     assert feed.resume(home, ["f1", "base1", "f2"]) == "2 queued again; base1 is done"
     assert served == [home]

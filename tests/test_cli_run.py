@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_trainctl import COMMAND, cli, ended, environment, queue, starts, tidy, until
+from fake_trainctl import COMMAND, cli, ended, environment, humble, queue, serve, starts, tidy, until
 from folders import PGD, make_run
 
 from trainctl.cli.attend import attend
 from trainctl.home import Home
+from trainctl.launch import scheduler
 
 SUMMARY = ["id", "name", "recipe", "group", "pair", "seed", "status", "reason", "metrics"]
 
@@ -205,6 +206,26 @@ def test_watch_follows_to_the_end_and_leaves_on_ctrl_c(home: Home) -> None:
     view.communicate(timeout=20)
     assert view.returncode == 130
     assert [run.status() for run in home.run_dirs() if run.json("run.json")["name"] == "sleep-s1"] == ["running"]
+
+
+def test_watch_where_nothing_may_be_written(home: Home) -> None:
+    [run] = queue(home, "quick")
+    (lock := scheduler.lock(home)).touch(0o444)
+    home.path.chmod(0o555)
+    try:
+        view = subprocess.Popen(
+            [*COMMAND, "watch"], env=environment(home), stderr=subprocess.PIPE, text=True, preexec_fn=humble
+        )
+        assert view.stderr
+        said = [view.stderr.readline() for _ in range(2)]
+        assert any(f"nobody starts what is queued: cannot write {lock}" in line for line in said)
+    finally:
+        home.path.chmod(0o755)
+        lock.chmod(0o644)
+    served = serve(home)  # by whom the home belongs to
+    _, said = view.communicate(timeout=30)
+    assert view.returncode == 0 and "quick-s1: done" in said, said
+    assert served.wait(20) == 0 and run.status() == "done"
 
 
 def test_a_reader_that_leaves_ends_the_view_quietly(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -19,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fake_trainctl import COMMAND, ENGINE, ROOT, cli, environment, queue, tidy, until
+from fake_trainctl import COMMAND, ENGINE, ROOT, cli, environment, humble, queue, tidy, until
 from folders import make_run
 
 from engine.rundir import RunDir, me, process
@@ -128,6 +129,7 @@ def test_lost_runs_are_explained_and_written_down(served: Home) -> None:
     done = cli(home, "doctor", "--fix")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("written down as lost") == 3 and "a scheduler was started: 1 run waited" in done.stderr
+    assert "scheduler          at work" in done.stdout  # it was waited for
     for each in (run, rebooted, reused):
         assert each.json("exit.json")["status"] == "lost" and "silent for" in each.json("exit.json")["reason"]
     assert not (elsewhere.path / "exit.json").exists() and elsewhere.status() == "lost"  # its own host knows better
@@ -137,6 +139,14 @@ def test_lost_runs_are_explained_and_written_down(served: Home) -> None:
     order.pause(home)
     folders.requeue(run)
     assert run.status() == "queued" and run.checkpoint("last").exists()
+
+
+def test_a_lost_run_that_is_retried_need_not_be_resumed(home: Home) -> None:
+    make_run(home, "aaaa", status="lost", recipe_table={"run": {"retries": 1}})
+    seen = found(home)["lost runs"]
+    assert "the queue takes it up again by itself" in seen.detail and "trainctl resume" not in seen.hint
+    make_run(home, "bbbb", status="lost")
+    assert found(home)["lost runs"].hint.startswith("trainctl resume bbbb;")
 
 
 def test_a_run_that_is_resumed_meanwhile_is_left_alone(home: Home) -> None:
@@ -216,7 +226,18 @@ def test_gpu_memory_of_a_run_that_ended(home: Home, tmp_path: Path) -> None:
         assert "it holds 3.0 GiB of GPU 1" in first.detail
 
 
+def named_in_the_kernels_table(file: Path) -> bool:
+    """Whether /proc/locks names the device of `file` as stat does; of btrfs, for one, it names another."""
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        about = os.fstat(held.fileno())
+        where = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino} "
+        return where in locks.LOCKS.read_text()
+
+
 def test_locks_and_who_stands_still(home: Home, tmp_path: Path) -> None:
+    if not named_in_the_kernels_table(tmp_path / "held"):
+        pytest.skip("/proc/locks names another device than stat does here, so nobody can tell who holds a lock")
     assert found(home)["locks"].detail == "free"
     hold = f"import fcntl\nf = open({str(home.path / 'scheduler.lock')!r}, 'w')\nfcntl.flock(f, fcntl.LOCK_EX)"
     run = make_run(home, "aaaa", status="running")
@@ -351,6 +372,26 @@ def test_damaged_and_hostile_folders(home: Home) -> None:
     assert "weights: checkpoints/last.safetensors.damaged" in seen["damaged files"]["detail"]
     assert "\x1b" not in cli(home, "doctor").stdout
     assert RunDir(home.runs / "huge").json("exit.json")["status"] == "lost"
+
+
+def test_a_folder_into_which_nobody_may_look(home: Home) -> None:
+    order.pause(home)
+    [run] = queue(home, "quick")  # it alone names a copy of the code
+    make_run(home, "open")
+    for path in (copies := list((home.path / "code").iterdir())):
+        os.utime(path, (1.0, 1.0))
+    run.path.chmod(0)
+    try:
+        done = cli(home, "doctor", "--fix", "--json", preexec_fn=humble)
+    finally:
+        run.path.chmod(0o755)
+    seen = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert (
+        seen["closed runs"]["detail"].endswith(f"{run.id}: Permission denied")
+        and "ls -ld" in seen["closed runs"]["hint"]
+    )
+    assert "damaged runs" not in seen and seen["runs"]["detail"] == "1 done" and "leftovers" in seen
+    assert copies and all(path.exists() for path in copies) and run.status() == "queued"
 
 
 def test_data_that_the_queue_needs(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,14 +556,15 @@ def test_a_read_only_home(home: Home, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_runs_that_cannot_be_listed(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_run(home, "aaaa", status="queued")
+    make_run(home, "aaaa")
 
     def refuse(home: Home) -> list[RunDir]:
         raise PermissionError(13, "Permission denied", str(home.runs))
 
     monkeypatch.setattr(Home, "run_dirs", refuse)
     with fake(tmp_path, "engine", str(home.runs / "aaaa")) as child:
-        assert "cannot be listed: Permission denied" in found(home)["runs"].detail
+        seen = found(home)
+        assert "cannot be listed: Permission denied" in seen["runs"].detail and "damaged runs" not in seen
         assert list(fix.mend(home)) == [] and child.poll() is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -11,10 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_trainctl import ENGINE, ROOT, cli, ended, queue, serve, starts, tidy, until
+from fake_trainctl import ENGINE, ROOT, cli, ended, humble, queue, serve, starts, tidy, until
 from folders import make_run
 
 from engine.rundir import RunDir
@@ -111,8 +113,22 @@ def test_only_queued_runs_have_a_place(home: Home, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(places, "write", full)
     for deed in (lambda: places.hold([run], True), lambda: places.prioritize([run], 1), lambda: places.pause(home)):
-        with pytest.raises(MachineError, match="No space left"):
+        with pytest.raises(MachineError, match="No space left") as told:
             deed()
+        assert "trainctl rm" in told.value.hint
+
+
+def test_a_folder_into_which_nobody_may_look_stops_no_other(home: Home) -> None:
+    closed, waits = queue(home, "quick", "quick")
+    closed.path.chmod(0)
+    try:
+        told = cli(home, "queue", "--json", preexec_fn=humble)
+        assert [row["id"] for row in json.loads(told.stdout)["runs"]] == [waits.id]
+        done = cli(home, "watch", preexec_fn=humble)  # with a scheduler that may not look either
+        assert done.returncode == 0 and "quick-s1: done" in done.stderr
+    finally:
+        closed.path.chmod(0o755)
+    assert [closed.status(), waits.status()] == ["queued", "done"]
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_place(home: Home) -> None:
@@ -289,6 +305,63 @@ def test_who_wants_a_run_to_stop_is_obeyed(home: Home) -> None:
     assert Scheduler(home, ENGINE, []).scan() == [] and run.status() == "preempted"
 
 
+def test_stop_also_ends_what_the_queue_would_retry(home: Home) -> None:
+    lost, cut, never = queue(home, "quick-a", "quick-b", "quick-c", run__retries=9)
+    over(lost, "lost")
+    over(cut, "killed", retrying=1, before=json.dumps({"status": "oom", "automatic": True}))  # begun, and cut short
+    over(never, "failed")
+    assert again.due(lost) and again.due(cut)
+    done = cli(home, "stop", lost.id, cut.id, never.id)
+    assert done.returncode == 0, done.stderr
+    assert "quick-a-s1 has ended already: lost; the queue was to retry it, and will not now" in done.stderr
+    assert "quick-b-s1 killed: cancelled" in done.stderr and "has ended already: failed\n" in done.stderr
+    assert f"trainctl resume {lost.id} {cut.id}" in done.stderr or f"{cut.id} {lost.id}" in done.stderr
+    assert Scheduler(home, ENGINE, []).scan() == []
+    assert [lost.status(), cut.status()] == ["lost", "killed"]
+    lost.write_json("exit.json", {"status": "lost"})
+    with processes.claim(lost):  # somebody evaluates it
+        assert cli(home, "stop", lost.id).returncode == 2
+
+
+def test_what_waits_behind_a_stopped_run_is_served(home: Home) -> None:
+    """Though the scheduler was killed."""
+    at_work, waits = queue(home, "sleep", "quick", share=1.0)
+    served = serve(home)
+    until(at_work.events.exists)
+    served.kill()
+    served.wait()
+    assert cli(home, "stop", at_work.id).returncode == 0
+    until(ended([waits]))
+    assert [at_work.status(), waits.status()] == ["killed", "done"]
+
+
+def test_a_run_in_somebodys_hands_is_not_said_to_be_on_another_host(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [run] = queue(home, "quick")
+    clock = SimpleNamespace(time=time.time, monotonic=itertools.count().__next__, sleep=lambda seconds: None)
+    with processes.claim(run), monkeypatch.context() as patch, pytest.raises(processes.Busy) as told:
+        patch.setattr(processes, "time", clock)
+        processes.request_stop(run)
+    assert "being changed by another process" in str(told.value) and "try again" in told.value.hint
+
+
+def test_a_run_deleted_while_it_is_stopped_has_gone(home: Home) -> None:
+    [run] = queue(home, "sleep")
+    child = processes.start(run, engine=ENGINE)
+    until(run.events.exists)
+    said: list[str] = []
+
+    def say(run: RunDir, stage: str) -> None:
+        said.append(stage)
+        if len(said) == 1:
+            run.path.rename(home.path / "away")
+
+    processes.stop([run], 20, say=say)
+    assert said[0].startswith("asked to stop") and said[1:] == ["has gone: somebody deleted it"]
+    assert child is not None and child.wait(20) is not None
+
+
 @pytest.mark.parametrize("status", ["lost", "preempted", "oom"])
 def test_a_scheduler_killed_in_a_retry_neither_loses_nor_doubles_it(
     home: Home, status: str, monkeypatch: pytest.MonkeyPatch
@@ -396,6 +469,7 @@ def test_the_queue_on_the_command_line(
     assert "at place 1 of 4" in sh("move", d, "--first")[2]
     assert "at place 2, 3 of 4" in sh("move", b, c, "--up")[2]
     assert sh("priority", "-1", b)[0] == 0
+    assert sh("priority", "1001", b)[0] == sh("priority", "-1001", b)[0] == 2
     assert sh("pause", a)[0] == 0
     told = json.loads(sh("--json")[1])
     assert told["paused"] and [row["id"] for row in told["runs"]] == [d, c, a, b]

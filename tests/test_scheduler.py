@@ -100,6 +100,18 @@ def test_how_each_death_is_written_down(home: Home) -> None:
     )
 
 
+def test_who_starts_it_may_ignore_the_end_of_children(home: Home) -> None:
+    """Then the kernel reaps them, as long as nobody says otherwise."""
+    runs = queue(home, "quick", "crash", share=1.0)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        served = serve(home)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert served.wait(60) == 0
+    assert [run.status() for run in runs] == ["done", "failed"] and runs[1].json("exit.json")["code"] == 7
+
+
 def test_a_killed_scheduler_is_replaced_and_nothing_starts_twice(home: Home) -> None:
     runs = queue(home, "sleep", "sleep", "quick", "quick", share=0.5)
     first = serve(home)

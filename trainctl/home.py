@@ -11,6 +11,8 @@ from engine.rundir import RunDir
 from trainctl.errors import MachineError
 from trainctl.filesystem import filesystem, is_network
 
+OTHER = "set TRAINCTL_HOME or --home to another folder"
+
 
 @dataclass(frozen=True)
 class Home:
@@ -20,8 +22,8 @@ class Home:
 
     @property
     def index(self) -> Path:
-        """index.db: a cache over the run folders, safe to delete; see `index_place`."""
-        return index_place(self)[0]
+        """index.db: a cache over the run folders, safe to delete; see `index_place` and `index_in_memory`."""
+        return _IN_MEMORY.get(self) or index_place(self)[0]
 
     @property
     def runs(self) -> Path:
@@ -38,7 +40,8 @@ class Home:
             names = sorted(entry.name for entry in os.scandir(self.runs) if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
-        return [self.run(name) for name in names if (self.runs / name / "run.json").exists()]
+        # Unlike pathlib's, this is False, no error, for a folder into which one may not look.
+        return [self.run(name) for name in names if os.path.exists(f"{self.runs}/{name}/run.json")]  # noqa: PTH110
 
     def create(self) -> Home:
         """Make the folders; MachineError if that is not allowed."""
@@ -76,6 +79,24 @@ def index_place(home: Home) -> tuple[Path, str]:
     return home.path / "index.db", ""
 
 
+_IN_MEMORY: dict[Home, Path] = {}
+
+
+def index_in_memory(home: Home) -> None:
+    """From now on the index of `home` lies in memory, for this process alone and until it ends; OSError if it cannot.
+
+    Where the machine has no file system in memory it lies in the folder for temporary files.
+    """
+    import atexit
+    import shutil
+    import tempfile
+
+    memory = "/dev/shm"
+    folder = tempfile.mkdtemp(prefix="trainctl-", dir=memory if os.access(memory, os.W_OK) else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _IN_MEMORY[home] = Path(folder, "index.db")
+
+
 def _ours(folder: Path) -> bool:
     """Not made by somebody else, who could do so in a folder for temporary files."""
     try:
@@ -87,13 +108,24 @@ def _ours(folder: Path) -> bool:
 
 
 def find_home(given: str | None = None) -> Home:
-    """--home, else TRAINCTL_HOME, else the platform's user data folder; MachineError if that is there and no folder."""
+    """--home, else TRAINCTL_HOME, else the platform's user data folder.
+
+    MachineError if that is there and no folder, or if its path cannot be written in JSON or in PYTHONPATH.
+    """
     chosen = given or os.environ.get("TRAINCTL_HOME")
     if not chosen:
         import platformdirs
 
         chosen = platformdirs.user_data_dir("trainctl")
     path = Path(chosen).expanduser().absolute()
+    if os.pathsep in str(path):
+        raise MachineError(
+            f"no code can be run from the home {str(path)!r}: it has a {os.pathsep!r} in its path", OTHER
+        )
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise MachineError(f"the path of the home {str(path)!r} is not UTF-8", OTHER) from None
     if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 - unlike pathlib's, these never raise
-        raise MachineError(f"the home {path} is not a folder", "set TRAINCTL_HOME or --home to a folder")
+        raise MachineError(f"the home {path} is not a folder", OTHER)
     return Home(path)

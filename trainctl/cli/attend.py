@@ -10,10 +10,10 @@ from typing import Any
 
 from engine import events
 from engine.events import METRICS
-from engine.rundir import FINAL, RunDir
+from engine.rundir import FINAL, RunDir, regular
 from trainctl.cli import live, words
 from trainctl.cli.common import console, emit_json, note, printable
-from trainctl.errors import DONE, INTERRUPTED, MACHINE, RUN_FAILED, TrainctlError
+from trainctl.errors import DONE, INTERRUPTED, MACHINE, RUN_FAILED, MachineError, TrainctlError
 from trainctl.home import Home
 from trainctl.launch import again, processes, queue, scheduler
 from trainctl.launch.follow import Follower
@@ -97,7 +97,11 @@ def _until_ended(home: Home, runs: Sequence[Follower], view: live.View, presses:
         elif answered == 2 and presses and presses.count > 2:
             return True
         if not answered and time.monotonic() - cared > CARE and any(_waits(run) for run in open_runs):
-            scheduler.ensure(home)  # also when the one before was killed
+            try:
+                scheduler.ensure(home)  # also when the one before was killed
+            except MachineError as error:  # somebody else's home, which one may only watch
+                if not cared and not scheduler.alive(home):
+                    note(f"nobody starts what is queued: {error}")
             cared = time.monotonic()
         time.sleep(LOOK)
 
@@ -175,7 +179,7 @@ def _summary_of(run: Follower) -> dict[str, Any]:
 def _threats(run: RunDir) -> dict[str, Threat]:
     """What the numbers of `Progress.results` were measured under, by metric."""
     try:
-        with open(run.events, "rb") as file:
+        with open(run.events, "rb", opener=regular) as file:
             lines = b"".join(line for line in file if b'"eval"' in line)  # few among many steps
     except OSError:
         return {}

@@ -8,7 +8,7 @@ from trainctl.registry import ingest
 
 
 def reindex(home: HomeOption = None) -> None:
-    """Delete the index and build it again from the run folders, which stay as they are."""
+    """Build the index again from the run folders, which stay as they are."""
     place = find_home(home)
     number = ingest.rebuild(place)
     note(f"{number} run{'' if number == 1 else 's'} in {place.index}")

@@ -8,6 +8,7 @@ import typer
 
 from trainctl.cli.common import HomeOption, JsonOption, note
 from trainctl.home import find_home
+from trainctl.launch.queue import HIGHEST
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
         int | None,
         typer.Option("--jobs", "-j", min=1, help="Runs at a time; they share the cores.", show_default=False),
     ] = None,
-    priority: Annotated[int, typer.Option(min=-1000, max=1000, metavar="N", help="Larger ones start first.")] = 0,
+    priority: Annotated[int, typer.Option(min=-HIGHEST, max=HIGHEST, metavar="N", help="Larger ones start first.")] = 0,
     hold: Annotated[bool, typer.Option("--hold", help="Queue them held and return.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Queue them and return.")] = False,
     as_json: JsonOption = False,

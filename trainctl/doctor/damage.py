@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from engine.rundir import RunDir
+from engine.remedies import remedy_of
+from engine.rundir import RunDir, content
 from trainctl.doctor.finding import WARNING, Finding, counted, lines
-from trainctl.doctor.view import LARGEST, View
+from trainctl.doctor.view import View
 from trainctl.registry import query
 
 EVENTS = ("events.jsonl", "checkpoints", "eval", "exit.json", "heartbeat.json", "launch.json", "stdout.log")
@@ -16,11 +17,16 @@ EVENTS = ("events.jsonl", "checkpoints", "eval", "exit.json", "heartbeat.json", 
 
 def check(view: View) -> Iterator[Finding]:
     """Runs that cannot be read, and files of others that are damaged in part."""
-    unreadable, partly = list(_unreadable(view)), list(_partly(view))
+    unreadable, partly, closed = list(_unreadable(view)), list(_partly(view)), _closed(view)
     if unreadable:
         hint = "put back the file from a copy, or delete the folder"
         first = f"{counted(len(unreadable), 'folder')} cannot be read"
         yield Finding("damaged runs", WARNING, lines(first, unreadable), hint)
+    if closed:
+        each = [f"{name}: {error.strerror}" for name, error in closed.items()]
+        remedies = dict.fromkeys(filter(None, map(remedy_of, closed.values())))
+        first = f"{counted(len(closed), 'folder')} cannot be looked into"
+        yield Finding("closed runs", WARNING, lines(first, each), "; ".join(remedies))
     if partly:
         hint = "the rest is used; if it happens again, look at the disk"
         yield Finding("damaged files", WARNING, lines("in part, of runs that can be read", partly), hint)
@@ -49,9 +55,7 @@ def _recipe(view: View, run: RunDir) -> str:
     if run in view.unfinished:
         return "" if view.recipes[run.id] else "recipe.toml cannot be read"
     try:
-        if run.recipe.stat().st_size > LARGEST:
-            return "recipe.toml is too large to be one"
-        text = run.recipe.read_text(encoding="utf-8")
+        text = content(run.recipe).decode()
     except FileNotFoundError:
         return "recipe.toml is missing"
     except (OSError, ValueError):
@@ -61,11 +65,30 @@ def _recipe(view: View, run: RunDir) -> str:
 
 def _without_run_json(view: View) -> list[str]:
     """Folders that hold the work of a run, but not what says which."""
+    return [run.id for run in _unknown(view) if any(os.path.lexists(run.path / name) for name in EVENTS)]
+
+
+def _closed(view: View) -> dict[str, OSError]:
+    """Folders of which nobody can say whether they are runs, and why."""
+    found = {}
+    for run in _unknown(view):
+        try:
+            os.lstat(run.path / "run.json")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            found[run.id] = error
+    return found
+
+
+def _unknown(view: View) -> list[RunDir]:
+    """What else is in the folder of the runs; nothing if they cannot be listed."""
     known = {run.id for run in view.folders}
+    if view.unlisted:
+        return []
     try:
         with os.scandir(view.home.runs) as entries:
-            unknown = sorted(e.name for e in entries if e.name not in known and not e.name.startswith("."))
+            names = sorted(e.name for e in entries if e.name not in known and not e.name.startswith("."))
     except OSError:
         return []
-    runs = [view.home.run(name) for name in unknown]
-    return [run.id for run in runs if any(os.path.lexists(run.path / name) for name in EVENTS)]
+    return [view.home.run(name) for name in names]

@@ -6,6 +6,7 @@ ended only if nothing of a run depends on it. No healthy run is stopped, and not
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import psutil
@@ -23,6 +24,7 @@ from trainctl.launch import processes, queue, scheduler
 from trainctl.registry import ingest, schema
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL for an orphan: it has nothing to save
+COMES = 5.0  # seconds in which a scheduler that was started is at work, also on a machine with much to do
 
 
 def mend(home: Home) -> Iterator[str]:
@@ -111,4 +113,7 @@ def _queue(view: View) -> Iterator[str]:
     waiting = runs.waiting(now)
     if waiting and not queue.paused(view.home) and not scheduler.alive(view.home):
         scheduler.ensure(view.home)
+        deadline = time.monotonic() + COMES
+        while not scheduler.alive(view.home) and time.monotonic() < deadline:
+            time.sleep(scheduler.TICK)
         yield f"a scheduler was started: {counted(len(waiting), 'run')} waited"

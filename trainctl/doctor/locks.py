@@ -12,13 +12,13 @@ from trainctl.filesystem import filesystem, is_network
 from trainctl.launch import scheduler
 
 LOCKS = Path("/proc/locks")
-SCHEDULER = "scheduler.lock"
 
 
 def check(view: View) -> Iterator[Finding]:
     """Who holds them, and whether that process can ever let go."""
     held = []
-    for path in (view.home.path / SCHEDULER, view.home.index.with_name("index.lock")):
+    elected = scheduler.lock(view.home)
+    for path in (elected, view.home.index.with_name("index.lock")):
         name, pid = path.name, holder(path)
         if pid is not None:
             held.append(f"{name} by process {pid}")
@@ -26,7 +26,7 @@ def check(view: View) -> Iterator[Finding]:
                 detail = f"{name} is held by process {pid}, which stands still (state T): others wait for it in vain"
                 yield Finding("locks", WARNING, detail, f"kill -CONT {pid} lets it go on, kill {pid} ends it")
                 return
-        elif name == SCHEDULER and is_network(filesystem(view.home.path)) and scheduler.alive(view.home):
+        elif path == elected and is_network(filesystem(view.home.path)) and scheduler.alive(view.home):
             detail = f"{name} is held by no process of this machine: by one elsewhere, or stale (network file system)"
             hint = f"if no other machine works with this home, delete {path}"
             yield Finding("locks", WARNING, detail, hint)

@@ -13,6 +13,7 @@ from trainctl.doctor.finding import OK, WARNING, Finding, counted, lines, size, 
 from trainctl.doctor.locks import holder
 from trainctl.doctor.view import View, moment
 from trainctl.doctor.workers import PROCESSES, Worker
+from trainctl.launch import scheduler
 
 WELL_OVER = 60.0  # seconds after its last word for which an engine may still be on its way out, or a scheduler come
 
@@ -105,7 +106,7 @@ def _belongs(run: RunDir, worker: Worker) -> bool:
 
 def _scheduler(view: View, worker: Worker) -> tuple[str, bool]:
     """A scheduler without the lock takes it within a second, or leaves."""
-    lock = view.home.path / "scheduler.lock"
+    lock = scheduler.lock(view.home)
     pid = holder(lock)
     if pid == worker.pid or time.time() - worker.started < WELL_OVER or (pid is None and lock.exists()):
         return "", False

@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from engine.rundir import FINAL, RunDir
+from engine.rundir import FINAL, RunDir, content
 from trainctl.doctor.finding import OK, WARNING, Finding, counted, lines, size
 from trainctl.doctor.leftovers import weight
-from trainctl.doctor.view import LARGEST, View, recipe, section
+from trainctl.doctor.view import View, recipe, section
 
 MODELS = 3  # finished runs of one kind that are weighed
 Kind = tuple[str, ...]
@@ -73,9 +73,7 @@ def _weights(view: View, kinds: set[Kind]) -> dict[Kind, int]:
 def _may_be(run: RunDir, wanted: list[list[str]]) -> bool:
     """A glance at the text: to parse the recipes of thousands of runs takes too long."""
     try:
-        if run.recipe.stat().st_size > LARGEST:
-            return False
-        text = run.recipe.read_text(encoding="utf-8")
+        text = content(run.recipe).decode()
     except (OSError, ValueError):
         return False
     return any(all(name in text for name in names) for names in wanted)

@@ -83,11 +83,16 @@ def _lost(view: View) -> Iterator[Finding]:
     found = lost(view)
     here = [run for run in found if processes.is_local(run)]
     if found:
-        each = [f"{view.name(run)}: {why_lost(run)}" for run in found]
+        retried = [run for run in found if again.due(run)]
+        each = [
+            f"{view.name(run)}: {why_lost(run)}{'; the queue takes it up again by itself' if run in retried else ''}"
+            for run in found
+        ]
         detail = lines(f"{counted(len(found), 'run')} ended without a word", each)
-        hint = f"trainctl resume {' '.join(run.id for run in found[:5])}"
-        more = "; --fix writes down that they are lost" if here else ""
-        yield Finding("lost runs", WARNING, detail, hint + more, fixable=bool(here))
+        left = [run.id for run in found if run not in retried]
+        hints = [f"trainctl resume {' '.join(left[:5])}"] if left else []
+        hints += ["--fix writes down that they are lost"] if here else []
+        yield Finding("lost runs", WARNING, detail, "; ".join(hints), fixable=bool(here))
 
 
 def _silent(view: View) -> Iterator[Finding]:

@@ -17,7 +17,6 @@ from trainctl.registry.plain import finite, real, text
 
 SMALL = ("run.json", "recipe.toml", "queue.json", "launch.json", "heartbeat.json", "exit.json")
 QUERY = "--query-gpu=index,name,driver_version,ecc.errors.uncorrected.volatile.total"
-LARGEST = 1 << 20  # bytes of a recipe
 
 
 class View:
@@ -86,13 +85,9 @@ class View:
 
 def recipe(run: RunDir) -> dict[str, Any]:
     """recipe.toml as tables; {} if it cannot be read."""
-    import tomli
-
     try:
-        if run.recipe.stat().st_size > LARGEST:
-            return {}
-        return tomli.loads(run.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return run.table()
+    except (OSError, ValueError):
         return {}
 
 

@@ -17,9 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tomli
-
-from engine.rundir import RunDir
+from engine.rundir import RunDir, content
 from trainctl.errors import RUN_FAILED, TrainctlError
 from trainctl.launch import folders, processes
 
@@ -86,6 +84,16 @@ def give_up(run: RunDir) -> None:
                 _mark(run, run.json("exit.json"), automatic=False)
 
 
+def spare(run: RunDir) -> bool:
+    """True if `run`, which has ended, was to be taken up again, and is not any more. Errors as of `take_up`."""
+    if not due(run):
+        return False
+    with processes.writing(run):
+        give_up(run)
+        take_up(run)  # nothing, but for a retry that was cut short: that is completed, and then cancelled
+    return True
+
+
 def halved(settings: Mapping[str, Any]) -> tuple[int, str]:
     """Half the micro-batch of a recipe, and the whole recipe with it as TOML; TrainctlError if that is too small or
     the recipe does not allow it.
@@ -115,8 +123,8 @@ def _mark(run: RunDir, ending: Mapping[str, Any], *, automatic: bool) -> None:
 def _settings(run: RunDir) -> dict[str, Any]:
     """recipe.toml; {} if it cannot be read."""
     try:
-        return tomli.loads(run.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return run.table()
+    except (OSError, ValueError):
         return {}
 
 
@@ -127,7 +135,7 @@ def _before(ending: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _object(path.read_text(encoding="utf-8"))
+        return _object(content(path).decode())
     except (OSError, ValueError):
         return {}
 

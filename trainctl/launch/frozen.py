@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine import options, source
+from engine import options, rundir, source
 from engine.rundir import replace, sync_folder
 from trainctl import __version__
 from trainctl.errors import MachineError, refused
@@ -78,9 +78,9 @@ def environment(copy: Path) -> dict[str, str]:
 
 def unused(home: Home) -> list[Path]:
     """Copies that no run names, and what was left of unfinished ones, if nobody froze anything there for an hour."""
-    if not home.runs.is_dir():  # a link to a disk that is away: who knows what they name
+    named = _named(home)
+    if named is None:
         return []
-    named = {str(run.json("run.json").get("code")) for run in home.run_dirs()}
     found = []
     with suppress(FileNotFoundError), os.scandir(_folder(home)) as entries:
         for entry in entries:
@@ -90,6 +90,19 @@ def unused(home: Home) -> list[Path]:
                 if ours and old and entry.name not in named and entry.is_dir(follow_symlinks=False):
                     found.append(Path(entry.path))
     return sorted(found)
+
+
+def _named(home: Home) -> set[str] | None:
+    """The copies that runs name; None if one cannot be read, or `runs` is a link to a disk that is away: who knows."""
+    named = set()
+    try:
+        with os.scandir(home.runs) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError, NotADirectoryError):  # it is no run
+                    named.add(str(json.loads(rundir.content(f"{entry.path}/run.json")).get("code")))
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return None
+    return named
 
 
 def _folder(home: Home) -> Path:
@@ -151,8 +164,6 @@ def _intact(copy: Path) -> bool:
 def _keep(home: Home, files: dict[str, bytes], plugins: Sequence[Path]) -> str:
     """See to it that there is a whole copy of `files`; its name."""
     copy = _folder(home) / _digest(files)
-    if os.pathsep in str(copy):
-        raise MachineError(f"{home.path}: no code can be run from a path with {os.pathsep!r}", "choose another home")
     if _intact(copy):
         with suppress(OSError):  # it is another user's
             os.utime(copy)  # so that it is not `unused` before the run is written that names it

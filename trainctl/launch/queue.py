@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +18,12 @@ from typing import Any, TypeGuard
 
 from engine.rundir import RunDir, sync_folder
 from engine.rundir import replace as write
-from trainctl.errors import MachineError, UsageError
+from trainctl.errors import UsageError, refused
 from trainctl.home import Home
 
 FILE = "queue.json"
-LARGEST = 1e12  # no place is beyond it; times in seconds since 1970 are its usual size
+HIGHEST = 1000  # no run is given a larger priority, nor a lower one than -HIGHEST
+LARGEST = 1e12  # no position is beyond it; times in seconds since 1970 are its usual size
 DIRECTIONS = ("first", "last", "up", "down")
 
 
@@ -52,7 +54,8 @@ def order(runs: Iterable[RunDir]) -> list[RunDir]:
 
 def queued(home: Home) -> list[RunDir]:
     """The queued runs of `home`, held ones too, in their order."""
-    return order(run for run in home.run_dirs() if not (run.path / "exit.json").exists() and run.status() == "queued")
+    left = (run for run in home.run_dirs() if not os.path.exists(f"{run.path}/exit.json"))  # noqa: PTH110 - never raises
+    return order(run for run in left if run.status() == "queued")
 
 
 def hold(runs: Sequence[RunDir], on: bool) -> None:
@@ -66,8 +69,8 @@ def hold(runs: Sequence[RunDir], on: bool) -> None:
 
 def prioritize(runs: Sequence[RunDir], priority: int) -> None:
     """Give `runs` a priority: larger ones start first, the usual one is 0."""
-    if abs(priority) > LARGEST:
-        raise UsageError(f"no run can have the priority {priority}", f"give a number below {LARGEST:.0e}")
+    if abs(priority) > HIGHEST:
+        raise UsageError(f"no run can have the priority {priority}", f"give a number from {-HIGHEST} to {HIGHEST}")
     check(runs)
     for run in runs:
         _put(run, replace(place(run), priority=priority))
@@ -124,7 +127,7 @@ def pause(home: Home) -> None:
     try:
         write(home.path / "paused", time.strftime("%Y-%m-%d %H:%M:%S\n"))
     except OSError as error:
-        raise MachineError(f"cannot write {home.path / 'paused'}: {error.strerror}") from None
+        raise refused(f"cannot write {home.path / 'paused'}", error) from None
 
 
 def unpause(home: Home) -> None:
@@ -136,7 +139,7 @@ def unpause(home: Home) -> None:
         if home.path.exists():
             sync_folder(home.path)
     except OSError as error:
-        raise MachineError(f"cannot delete {home.path / 'paused'}: {error.strerror}") from None
+        raise refused(f"cannot delete {home.path / 'paused'}", error) from None
     scheduler.ensure(home)
 
 
@@ -191,7 +194,7 @@ def _put(run: RunDir, place: Place) -> None:
     try:
         write(run.path / FILE, _text(place))
     except OSError as error:
-        raise MachineError(f"cannot write {run.path / FILE}: {error.strerror}") from None
+        raise refused(f"cannot write {run.path / FILE}", error) from None
 
 
 def _text(place: Place) -> str:

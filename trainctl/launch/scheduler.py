@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.rundir import FINAL, RunDir
-from trainctl.errors import MACHINE, MachineError, TrainctlError
+from engine.rundir import FINAL, STOP_SIGNALS, RunDir
+from trainctl.errors import MACHINE, TrainctlError, refused
 from trainctl.home import Home
 from trainctl.launch import again, processes, queue, signals, slots
 from trainctl.launch.waiting import Held, hold, judge
@@ -39,36 +39,40 @@ _started: list[subprocess.Popen[bytes]] = []
 def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
     """See to it that a scheduler looks at the queue of `home`; call it after each change of the queue.
 
-    None is started for a paused queue: there is nothing it could do.
+    None is started for a paused queue: there is nothing it could do. MachineError if one cannot be started.
     """
     home.create()
     _started[:] = [child for child in _started if child.poll() is None]
     if not _free(home):
-        os.utime(_lock(home))  # wakes the one that holds the lock
+        os.utime(lock(home))  # wakes the one that holds the lock
         time.sleep(TICK / 5)
         if not _free(home):  # who only asked for one that is `alive` has let go by now
             return
     if queue.paused(home):
         return
     command = [sys.executable, "-P", "-m", "trainctl.launch.scheduler", str(home.path), *(engine or processes.ENGINE)]
-    with open(home.path / "scheduler.log", "ab") as log:
-        _started.append(
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=home.path,
-                env={**os.environ, **processes.import_path()},
+    told = home.path / "scheduler.log"
+    try:
+        with open(told, "ab") as log:
+            _started.append(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=home.path,
+                    env={**os.environ, **processes.import_path()},
+                )
             )
-        )
+    except OSError as error:
+        raise refused(f"cannot start a scheduler that writes {told}", error) from None
 
 
 def alive(home: Home) -> bool:
     """True if a scheduler serves `home`."""
     try:
-        descriptor = os.open(_lock(home), os.O_RDONLY)  # also where one may only look
+        descriptor = os.open(lock(home), os.O_RDONLY)  # also where one may only look
     except OSError:
         return False
     try:
@@ -91,7 +95,8 @@ def holding(run: RunDir, gpus: list[str]) -> Held:
     return hold(run.id, slots.need(run, gpus), device.removeprefix("cuda:") if device.startswith("cuda:") else "")
 
 
-def _lock(home: Home) -> Path:
+def lock(home: Home) -> Path:
+    """The file that the scheduler of `home` holds (flock)."""
     return home.path / "scheduler.lock"
 
 
@@ -99,9 +104,9 @@ def _lock(home: Home) -> Path:
 def _elected(home: Home) -> Iterator[bool]:
     """Try the lock; True while it is ours."""
     try:
-        descriptor = os.open(_lock(home), os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(lock(home), os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise MachineError(f"cannot write {_lock(home)}: {error.strerror}") from None
+        raise refused(f"cannot write {lock(home)}", error) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -296,7 +301,7 @@ def _record(run: RunDir, child: subprocess.Popen[bytes], oom_kills: int | None =
             else:
                 guess = " (out of memory?)" if code == -signal.SIGKILL else ""
                 reason = f"killed by signal {-code} from outside{guess}"
-                processes.record_end(run, "killed", number=-code, reason=reason)
+                processes.record_end(run, STOP_SIGNALS.get(-code, "killed"), number=-code, reason=reason)
     except (TrainctlError, OSError) as error:
         _say(f"{run.id}: how it ended cannot be written: {error}")  # it counts as lost
 
@@ -323,13 +328,13 @@ def serve(home: Home, engine: Sequence[str]) -> None:
 
 
 def _loop(scheduler: Scheduler) -> None:
-    lock = _lock(scheduler.home)
+    bell = lock(scheduler.home)  # which `ensure` rings
     while True:
-        seen = lock.stat().st_mtime_ns
+        seen = bell.stat().st_mtime_ns
         if not scheduler.step():
             return
         due = time.monotonic() + RESCAN
-        while time.monotonic() < due and lock.stat().st_mtime_ns == seen and not scheduler.reap():
+        while time.monotonic() < due and bell.stat().st_mtime_ns == seen and not scheduler.reap():
             time.sleep(TICK)
 
 
@@ -344,6 +349,7 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("engine", nargs=argparse.REMAINDER, help="the command that a run folder is appended to")
     given = parser.parse_args()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it, and starts us, has the kernel reap our children
     try:
         serve(Home(given.home).create(), given.engine or processes.ENGINE)
     except Exception:

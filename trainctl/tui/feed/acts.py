@@ -14,7 +14,7 @@ from engine.rundir import AT_WORK, FINAL, RunDir
 from trainctl.cli.common import printable
 from trainctl.errors import TrainctlError, UsageError
 from trainctl.home import Home
-from trainctl.launch import folders, processes, queue, scheduler
+from trainctl.launch import again, folders, processes, queue, scheduler
 from trainctl.registry import labels, query
 
 NAMED = 3  # refusals that are told one by one
@@ -27,6 +27,8 @@ def stop(home: Home, ids: Sequence[str]) -> str:
     def one(run: RunDir) -> str:
         before = run.status()
         if before in FINAL:
+            if again.spare(run):
+                return "kept from a retry"
             raise UsageError(f"{run.id} has ended already: {before}")
         if before == "stopping":
             raise UsageError(f"{run.id} is stopping already")
