@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ ROOT = Path(__file__).parent.parent
 
 # Tests share two cores; more threads than cores in many small processes only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whoever works with trainctl has these set, and tests are to find what they would find elsewhere.
+for _name in ("TRAINCTL_PLUGINS", "TRAINCTL_HOME", "TRAINCTL_DATA"):
+    os.environ.pop(_name, None)
 
 TINY: dict[str, Any] = {
     "data": {"dataset": "digits", "train_examples": 200},
@@ -36,6 +40,9 @@ TINY: dict[str, Any] = {
     "run": {"threads": 1, "device": "cpu", "log_every": 2},
 }  # fmt: skip
 
+USUAL = 0.005
+"""Seconds that planning a sound recipe takes where the limits of time in the tests were chosen."""
+
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with dotted keys of `changes` put in."""
@@ -44,6 +51,23 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         section, _, name = key.partition(".")
         result.setdefault(section, {})[name] = value
     return result
+
+
+def within(took: float, seconds: float) -> bool:
+    """Whether `took` seconds of CPU are less than `seconds`, or than these are where everything takes longer: on a
+    slower machine, or under coverage, as a sound recipe shows that is planned at this moment.
+    """
+    from trainctl.recipes import locate
+    from trainctl.recipes.plan import plan
+
+    if took < seconds:
+        return True
+    sound = []
+    for _ in range(3):
+        started = time.process_time()
+        plan([str(locate.shipped_folder() / "digits" / "trades.toml")])
+        sound.append(time.process_time() - started)
+    return took < seconds * min(sound) / USUAL
 
 
 @pytest.fixture

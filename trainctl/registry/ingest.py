@@ -20,7 +20,7 @@ from typing import Any
 
 from engine.rundir import FINAL, RunDir, content
 from trainctl.errors import MachineError, Stale
-from trainctl.home import Home
+from trainctl.home import Home, index_in_memory
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
 from trainctl.registry.plain import dotted, finite, integer, rank, real, table, text
@@ -59,27 +59,38 @@ def refresh(home: Home, runs: Iterable[str] | None = None) -> None:
 
 
 def freshen(home: Home) -> None:
-    """As `refresh` for whoever only looks: an index that cannot be written is taken as it is, with a warning `Stale`.
+    """As `refresh` for whoever only looks: an index that cannot be written is taken as it is, with a warning `Stale`;
+    where there is none, this process gets one in memory.
 
-    So runs can be listed and deleted when the disk is full. Raises MachineError if there is no index to go on with.
+    So runs can be listed, stopped and deleted when the disk is full. Raises MachineError if memory has no room either.
     """
     try:
         refresh(home)
     except MachineError as error:
+        instead = "this is what it held before"
         if not home.index.exists():
-            raise
-        warnings.warn(Stale(f"{error}; this is what it held before. Mend it: {error.hint}"), stacklevel=2)
+            instead = "the run folders were read without it"
+            try:
+                index_in_memory(home)
+                refresh(home)
+            except (MachineError, OSError):
+                raise error from None
+        warnings.warn(Stale(f"{error}; {instead}. Mend it: {error.hint}"), stacklevel=2)
 
 
 def rebuild(home: Home) -> int:
-    """Delete the index and read all run folders again; the number of runs. Raises MachineError."""
+    """Read all run folders into a new index, which replaces the old one; the number of runs. Raises MachineError, and
+    then the old one is still there.
+    """
     home.create()
     with schema.writing(home, FIRST_WAIT) as alone:
         if not alone:
             raise schema.unwritable(home, "another process has been writing it for a minute")
-        with contextlib.suppress(IsADirectoryError):
-            schema.delete(home)
-        _mended(home, lambda connection: _bring_up(connection, home, None))
+        try:
+            with schema.replacing(home) as connection:
+                _bring_up(connection, home, None)
+        except sqlite3.Error as error:
+            raise schema.unwritable(home, str(error)) from None
     return sum(1 for _ in signatures(home))
 
 

@@ -51,13 +51,15 @@ def open_index(home: Home) -> sqlite3.Connection:
     if not all(map(is_plain, _files(home))):
         set_aside(home)
     if not _size(home.index):
-        _create(home)
+        with replacing(home):
+            pass
     connection = _connect(home.index)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 < version <= VERSION:  # no index of ours, or that of a newer trainctl, whose tables are unknown here
         connection.close()
         set_aside(home)
-        _create(home)
+        with replacing(home):
+            pass
         connection = _connect(home.index)
     elif version < VERSION:
         _migrate(connection)
@@ -85,11 +87,26 @@ def set_aside(home: Home) -> None:
             old.unlink()
 
 
-def delete(home: Home) -> None:
-    """Delete index.db; the caller holds `writing`."""
-    if is_plain(home.index):
-        home.index.unlink(missing_ok=True)
-    _remove_journals(home)
+@contextlib.contextmanager
+def replacing(home: Home) -> Iterator[sqlite3.Connection]:
+    """A new index without a run, which takes the place of the one that is there, if any, when the block ends well.
+
+    So nobody ever finds one without tables, and whatever fails, as on a full disk, leaves the old one as it is. The
+    caller holds `writing`. Raises sqlite3.Error and OSError.
+    """
+    new = home.index.with_name(".index.db.new")
+    _remove(new)
+    try:
+        with contextlib.closing(_connect(new)) as connection:
+            _migrate(connection)
+            yield connection
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # closing would not say that there is no room
+        if not all(map(is_plain, _files(home))):
+            set_aside(home)
+        _remove_journals(home)
+        new.replace(home.index)
+    finally:
+        _remove(new)
 
 
 @contextlib.contextmanager
@@ -152,17 +169,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _create(home: Home) -> None:
-    """A new, empty index, under its name once it is whole: so nobody ever finds one without tables."""
-    new = home.index.with_name(".index.db.new")
-    for path in (new, *_beside(new)):
-        path.unlink(missing_ok=True)
-    with contextlib.closing(_connect(new)) as connection:
-        _migrate(connection)
-    _remove_journals(home)
-    new.replace(home.index)
-
-
 def _beside(index: Path) -> list[Path]:
     return [index.with_name(index.name + suffix) for suffix in _JOURNALS]
 
@@ -184,6 +190,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _remove(index: Path) -> None:
+    for path in (index, *_beside(index)):
+        path.unlink(missing_ok=True)
 
 
 def _remove_journals(home: Home) -> None:
