@@ -16,10 +16,7 @@ from trainctl.home import Home
 from trainctl.tui.app import Dashboard
 from trainctl.tui.widgets.runs import RunsTable
 
-# Coverage slows Textual down by half and finds nothing more at a second size.
-SIZES = pytest.mark.parametrize(
-    "size", [(80, 24), *(pytest.param(size, marks=pytest.mark.no_cover) for size in ((120, 40), (200, 60)))]
-)
+SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
 
 
 def made(folder: Path) -> Home:

@@ -215,7 +215,6 @@ def longest(shipped: list[Path]) -> float:
     return max(LONGEST, 15 * statistics.median(seconds))
 
 
-@pytest.mark.no_cover  # it looks for mistakes, and coverage would double its time
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_a_damaged_recipe_is_planned_or_its_mistakes_are_named(shipped: list[Path], chunk: int) -> None:
     allowed = longest(shipped)

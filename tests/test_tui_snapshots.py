@@ -61,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     ("theme", "size", "tour"),
     [
         pytest.param("trainctl-dark", (120, 40), TOUR, id="dark"),
-        pytest.param("trainctl-light", (120, 40), TOUR, id="light", marks=pytest.mark.no_cover),  # the same lines
+        pytest.param("trainctl-light", (120, 40), TOUR, id="light"),
         pytest.param("trainctl-dark", (80, 24), SHORT, id="small"),
     ],
 )
