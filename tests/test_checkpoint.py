@@ -53,13 +53,13 @@ def cut_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     if point == "open":
         monkeypatch.setattr(
-            "builtins.open", lambda path, mode="r", *a, **k: stop() if "w" in mode else real_open(path, mode, *a, **k)
+            "builtins.open", lambda path, mode="r", *a, **k: stop() if mode == "xb" else real_open(path, mode, *a, **k)
         )
     elif point == "half a write":
 
         class Torn:
             def __init__(self, path: Path) -> None:
-                self.file = real_open(path, "wb")
+                self.file = real_open(path, "xb")
 
             def __enter__(self) -> Torn:
                 return self
@@ -74,7 +74,7 @@ def cut_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(
             "builtins.open",
-            lambda path, mode="r", *a, **k: Torn(path) if mode == "wb" else real_open(path, mode, *a, **k),
+            lambda path, mode="r", *a, **k: Torn(path) if mode == "xb" else real_open(path, mode, *a, **k),
         )
     elif point == "fsync":
         monkeypatch.setattr(os, "fsync", stop)
