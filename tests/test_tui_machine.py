@@ -278,13 +278,13 @@ async def test_gpus_stand_in_a_line_each(home: Home, monkeypatch: pytest.MonkeyP
     async with Watched(home).run_test(size=(120, 40)) as pilot:
         pilot.app.theme = LIGHT.name
         await opened(pilot, home)
+        await until(pilot, lambda: "waits for GPU 0, taken by [red]me[/red]-s2" in screen_text(pilot))
         text = screen_text(pilot)
         assert "67 % · 10.0/80 GiB · 54 °C · 210 W · 1 proc. · NVIDIA [A100]" in text
         assert "lost: reset it" in text
         assert next(line for line in text.split("\n") if "running" in line).split()[3:5] == ["GPU", "0"]
         assert "0 of 2 cores taken" in text and "█" * 6 + "▓" * 3 + "░" * 3 + "  1.5 of 2 GPUs taken" in text
         assert "0.5 of GPU 1" in text
-        assert "waits for GPU 0, taken by [red]me[/red]-s2" in text
 
 
 @pytest.mark.parametrize(
