@@ -118,7 +118,10 @@ class LogFile:
         return self._newlines + (self._mark[-1:] not in (b"", b"\n"))
 
     def grow(self, budget: float) -> bool:
-        """Count what is new, for about `budget` seconds; whether all is counted. MachineError if it cannot be read."""
+        """Count what is new, for about `budget` seconds; whether all is counted. MachineError if it cannot be read.
+
+        Each call gets on by a block at least: on a slow machine merely opening the file may use up the budget.
+        """
         until = time.monotonic() + budget
         try:
             with open(self.path, "rb", buffering=0, opener=regular) as file:
@@ -162,7 +165,7 @@ class LogFile:
     def _count_back(self, file: int, until: float) -> None:
         """Count towards the beginning, and number the lines anew."""
         found: list[int] = []  # newlines of each chunk, the last first
-        while self._low and time.monotonic() < until:
+        while self._low and (not found or time.monotonic() < until):
             block = min(BLOCK, self._low)
             data = os.pread(file, block * CHUNK, (self._low - block) * CHUNK)
             found += (data.count(b"\n", at * CHUNK, (at + 1) * CHUNK) for at in reversed(range(block)))
