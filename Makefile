@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test soak lint format clean
+.PHONY: demo test soak guard lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (PyTorch is large: a few minutes)"
@@ -27,6 +27,10 @@ STORMS := $(addprefix tests/test_,kills.py survive.py queue.py scheduler.py fuzz
 	registry_hostile.py registry_storm.py tui_storm.py)
 soak: $(INSTALLED)
 	@$(SOAK) $(BIN)/python -m pytest -n $$(nproc) --dist worksteal --timeout=3600 -rP $(STORMS)
+
+## Has the tool itself become slower? Ratios measured side by side, never seconds; no part of `test`.
+guard: $(INSTALLED)
+	@$(BIN)/python benchmarks/guard.py
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -23,8 +23,8 @@ CURVES = (
 SPREAD = 7  # recipes that the runs are spread over
 
 
-def make_home(home: Home, runs: int, points: int = 0) -> None:
-    """Add `runs` finished runs, baselines and twins in turn, of `points` points each (0: a few)."""
+def make_home(home: Home, runs: int, points: int = 0) -> Home:
+    """Add `runs` finished runs, baselines and twins in turn, of `points` points each (0: a few); returns `home`."""
     home.create()
     seed_of = {False: make_run(home, "seed0", seed=0), True: make_run(home, "seed1", seed=0, topology=True)}
     files = {
@@ -38,6 +38,7 @@ def make_home(home: Home, runs: int, points: int = 0) -> None:
     for number in range(runs):
         topology = bool(number % 2)
         _copy(home.run(f"made{number:06}"), files[topology], number, topology, points // len(CURVES))
+    return home
 
 
 def _copy(run: RunDir, files: dict[str, bytes], number: int, topology: bool, epochs: int) -> None:

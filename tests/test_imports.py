@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from folders import make_run
+
+from trainctl.home import Home
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "torchvision", "sklearn", "numpy", "textual", "sqlite_utils", "matplotlib"}
@@ -40,6 +43,16 @@ def test_no_heavy_import(tmp_path: Path, arguments: list[str]) -> None:
     home = tmp_path / "home"
     imported(home, "ls")  # makes the index, for which sqlite_utils is welcome
     assert imported(home, *arguments) & HEAVY == set()
+
+
+@pytest.mark.parametrize("command", ["ls", "compare"])
+def test_no_schema_is_made_to_show_runs(tmp_path: Path, command: str) -> None:
+    """Neither the recipe's nor one by which Typer would convert what nobody has typed."""
+    home = Home(tmp_path / "home")
+    make_run(home, "aaaa")
+    make_run(home, "bbbb", topology=True)
+    imported(home.path, "ls")
+    assert imported(home.path, command) & (HEAVY | {"pydantic", "psutil"}) == set()
 
 
 def test_version_needs_nothing(tmp_path: Path) -> None:

@@ -92,6 +92,28 @@ def test_ls_shows_the_newest_first_and_how_many_more(home: Home, sh: Shell) -> N
     assert [line.split()[0] for line in sh("ls", "-n", "1", "--all")[1].splitlines()[2:5]] == ["cccc", "bbbb", "aaaa"]
 
 
+def test_ls_looks_closely_at_what_it_lists(home: Home, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "TICK", 0)
+    for name, created in (("aaaa", 1000.0), ("bbbb", 2000.0)):
+        make_run(home, name, created=created).write_json("labels.json", {"tags": ["first"]})
+    assert sh("ls")[1].count("#first") == 2
+    for name in ("aaaa", "bbbb"):  # with an editor that does not replace files
+        (home.run(name).path / "labels.json").write_text('{"tags": ["second"]}')
+    assert sh("ls", "-n", "1")[1].count("#second") == 1
+    assert sh("ls")[1].count("#second") == 2
+
+
+def test_options_are_converted_and_defaults_are_not_lost(home: Home, sh: Shell) -> None:
+    three(home)
+    assert sh("ls", "-n", "2")[1].count("digits-trades") == 2
+    code, _, err = sh("ls", "-n", "zero")
+    assert code == 2 and "integer" in err
+    code, _, err = sh("ls", "-n", "0")
+    assert code == 2 and "'-n'" in err
+    assert sh("compare", "--format", "word")[0] == 2
+    assert sh("compare", "--format", "csv")[1] == sh("compare", "runs", "--format", "csv", "--checkpoint", "best")[1]
+
+
 def test_ls_shows_no_number_without_its_threat_model(home: Home, sh: Shell) -> None:
     three(home)
     make_run(

@@ -506,3 +506,72 @@ def test_sqlite_utils_is_not_imported_for_an_index_that_stands(home: Home) -> No
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
         == "[]\n"
     )
+
+
+def brief(home: Home) -> dict[str, tuple[str, str, int]]:
+    """Tags, status and epoch of each run after a brief look."""
+    ingest.refresh(home, brief=True)
+    return {row.id: (" ".join(row.tags), row.status, row.epoch) for row in query.runs(home)}
+
+
+@pytest.fixture
+def two_looked_at(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Two runs that have ended, and that a brief look trusts: the clock of their file system has moved on."""
+    monkeypatch.setattr(ingest, "TICK", 0)
+    for name in ("aaaa", "bbbb"):
+        make_run(home, name)
+    assert brief(home) == {"aaaa": ("", "done", 3), "bbbb": ("", "done", 3)}
+    return home
+
+
+def test_a_brief_look_sees_all_that_is_replaced_appended_made_and_removed(two_looked_at: Home) -> None:
+    home = two_looked_at
+    home.run("aaaa").write_json("labels.json", {"tags": ["new"]})
+    assert brief(home)["aaaa"] == ("new", "done", 3)
+    home.run("aaaa").archive_exit()
+    home.run("aaaa").write_json("exit.json", {"status": "failed", "t": 5.0})
+    append(home.run("bbbb"), [("epoch", {"epoch": 4, "epochs": 4, "step": 40, "stage": "train", "loss": 1.0})], 90.0)
+    make_run(home, "cccc")
+    assert brief(home) == {"aaaa": ("new", "failed", 3), "bbbb": ("", "done", 4), "cccc": ("", "done", 3)}
+    shutil.rmtree(home.run("bbbb").path)
+    (home.run("cccc").path / "run.json").unlink()
+    assert brief(home) == {"aaaa": ("new", "failed", 3)}
+
+
+def test_a_brief_look_reads_no_other_file_of_a_run_that_has_ended(
+    two_looked_at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(ingest, "_signature", lambda folder, run: looked.append(run) or "")
+    assert len(brief(two_looked_at)) == 2
+    assert looked == []
+
+
+def test_a_close_look_sees_what_is_written_into_a_file(two_looked_at: Home) -> None:
+    home = two_looked_at
+    home.run("aaaa").write_json("labels.json", {"tags": ["first"]})
+    assert brief(home)["aaaa"][0] == "first"
+    (home.run("aaaa").path / "labels.json").write_text('{"tags": ["second"]}')
+    assert brief(home)["aaaa"][0] == "first"
+    assert row(home).tags == ("second",)
+    assert brief(home)["aaaa"][0] == "second"
+
+
+def test_a_brief_look_trusts_no_folder_that_has_just_changed(home: Home) -> None:
+    """Two changes within a tick of the file system's clock leave one time."""
+    make_run(home, "aaaa").write_json("labels.json", {"tags": ["first"]})
+    assert brief(home)["aaaa"][0] == "first"
+    (home.run("aaaa").path / "labels.json").write_text('{"tags": ["second"]}')
+    assert brief(home)["aaaa"][0] == "second"
+
+
+def test_a_look_that_was_close_in_vain_makes_the_next_one_brief(
+    two_looked_at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = two_looked_at
+    (home.run("aaaa").path / "stdout.log").write_text("changes the folder, and nothing that is watched")
+    before = query.stamp(home)
+    brief(home)
+    assert query.stamp(home) == before
+    monkeypatch.setattr(ingest, "_signature", lambda folder, run: pytest.fail(f"{run} was looked at closely"))
+    brief(home)

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,43 @@ _SHOW_WARNING = warnings.showwarning
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
+class TrustsDefaults:
+    """A command or a group that takes its parameters' defaults as they are.
+
+    Typer converts them as it does what was typed, with pydantic, whose import takes longer than all else in `ls`.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its parameters, --help among them."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in params:
+            convert = getattr(parameter, "get_runtime_param", None)  # not there: another Typer, only slower
+            if convert is not None and not isinstance(convert, _Conversion):
+                parameter.get_runtime_param = _Conversion(convert)
+        return params
+
+
+class _Conversion:
+    """Of a value to what the command expects: by Typer, which `convert` gets ready, if it is not the default."""
+
+    def __init__(self, convert: Callable[[], Any]) -> None:
+        self.convert = convert
+
+    def __call__(self) -> _Conversion:
+        return self
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value that `param` gets."""
+        source = ctx.get_parameter_source(param.name)
+        if source is None or source.name != "DEFAULT":
+            return self.convert().coerce(value, param=param, ctx=ctx)
+        return () if value is None and (param.multiple or param.nargs == -1) else value
+
+
+class Command(TrustsDefaults, TyperCommand):
+    """A command as Typer makes it."""
+
+
 class LazyCommand(TyperCommand):
     """Stands for a command in lists and completions; imports it when its arguments are to be read."""
 
@@ -63,12 +101,12 @@ class LazyCommand(TyperCommand):
         found = getattr(import_module(f"trainctl.cli.{name}"), COMMANDS[name][0])
         if not isinstance(found, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
-            single.command(name)(found)
+            single.command(name, cls=Command)(found)
             found = single
         return typer.main.get_command(found)
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(TrustsDefaults, TyperGroup):
     """The commands of `COMMANDS`, in that order."""
 
     def __init__(self, **settings: Any) -> None:

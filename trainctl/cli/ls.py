@@ -48,10 +48,8 @@ def ls(
         rows = select.resolve(place, runs, archived=archived)
         total = len(rows)
     else:
-        ingest.freshen(place)
-        every, few = query.count(place), not (sort or everything or as_json)
-        rows, total = _newest(place, number if few else every, archived)
-        hidden = every - total
+        rows, total = _newest(place, number, archived) if not (sort or everything or as_json) else _all(place, archived)
+        hidden = query.count(place) - total
     if sort:
         rows = sort_rows(rows, sort)
     if as_json:
@@ -71,6 +69,21 @@ def ls(
 
 def _newest(home: Home, number: int, archived: bool) -> tuple[list[RunRow], int]:
     """The newest runs, oldest first, and how many there are; those that are archived only with `archived`."""
+    rows: list[RunRow] = []
+    total = 0
+    for brief in (True, False):  # a brief look at all runs, then a close one at those that are listed
+        ingest.freshen(home, None if brief else [row.id for row in rows], brief=brief)
+        rows, total = _window(home, number, archived)
+    return rows, total
+
+
+def _all(home: Home, archived: bool) -> tuple[list[RunRow], int]:
+    """The same of all runs."""
+    ingest.freshen(home)
+    return _window(home, query.count(home), archived)
+
+
+def _window(home: Home, number: int, archived: bool) -> tuple[list[RunRow], int]:
     from trainctl.registry.window import Table, View
 
     found = Table(home).window(View(archived=archived), 0, number)

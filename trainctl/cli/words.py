@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from engine.events import METRICS
 from engine.options import readable
-from trainctl.launch.follow import Progress
+from trainctl.registry.progress import Progress
 
 STYLES = {
     "queued": "dim", "starting": "cyan", "running": "cyan", "stopping": "yellow", "done": "green", "failed": "red",

@@ -113,6 +113,7 @@ def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, A
     points: list[tuple[object, ...]] = []
     evals: list[tuple[object, ...]] = []
     progress = Progress(**seen.get("progress", {}))
+    latest: dict[str, float] | None = None
     for event in found:
         kind, epoch = event["event"], integer(event.get("epoch"))
         values = metrics(event) if kind in ("step", "epoch") else {}
@@ -122,7 +123,7 @@ def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, A
             if event.get("stage", "train") != "train":  # M alone is trained first: its epochs and steps count anew
                 kind = f"{text(event['stage'])}-{kind}"
             elif kind == "epoch" and epoch is not None:
-                seen["epoch"], seen["latest"] = epoch, {name: finite(value) for name, value in values.items()}
+                seen["epoch"], latest = epoch, values
             key, t = epoch if step is None else step, real(event.get("t"))
             if key is not None:
                 points.extend((run, kind, name, key, epoch, t, value) for name, value in values.items())
@@ -131,6 +132,8 @@ def _store(connection: sqlite3.Connection, run: str, found: Iterator[dict[str, A
         elif kind == "start" and "started" not in seen:
             seen["started"], seen["device"] = real(event.get("t")), text(event.get("device"))
             seen["epochs"] = integer(event.get("epochs"))
+    if latest is not None:
+        seen["latest"] = {name: finite(value) for name, value in latest.items()}
     seen["progress"] = vars(progress)
     connection.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", points)
     connection.executemany("INSERT OR REPLACE INTO evals VALUES (?, ?, ?, ?, ?, ?)", evals)

@@ -1,7 +1,7 @@
 """Brings the index up to date with the run folders.
 
-A run costs seven stats while nothing in its folder changes. What has changed is written in one transaction a run,
-together with the cursor that says how far its events were read.
+A run costs seven stats while nothing in its folder changes, or two if it has ended and a brief look is enough. What
+has changed is written in one transaction a run, together with the cursor that says how far its events were read.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,20 +31,17 @@ WAIT = 2.0
 FIRST_WAIT = 60.0
 """The same while there is no index to go on with."""
 
+TICK = 2_000_000_000
+"""Nanoseconds; the coarsest clock of a file system."""
+
 _WATCHED = ("run.json", "events.jsonl", "exit.json", "heartbeat.json", "launch.json", "labels.json", "recipe.toml")
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What the index knows of a run."""
-
-    signature: str
-    status: str
-
-
-def refresh(home: Home, runs: Iterable[str] | None = None) -> None:
+def refresh(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> None:
     """Read what is new in all run folders, or in those of the ids `runs`; forget runs whose folder is gone.
 
+    A `brief` look takes a run that has ended as it is while its folder has got no other file and events.jsonl is as it
+    was. It misses only what somebody wrote *into* another file, where trainctl and the engine replace files.
     If another process is doing so, wait for it briefly and return. Raises MachineError if the index cannot be written.
     """
     if not home.path.is_dir() or (not home.index.exists() and not home.run_dirs()):
@@ -55,24 +51,24 @@ def refresh(home: Home, runs: Iterable[str] | None = None) -> None:
         return
     with schema.writing(home, WAIT if home.index.exists() else FIRST_WAIT) as alone:
         if alone:
-            _mended(home, lambda connection: _bring_up(connection, home, runs))
+            _mended(home, lambda connection: _bring_up(connection, home, runs, brief))
 
 
-def freshen(home: Home) -> None:
+def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> None:
     """As `refresh` for whoever only looks: an index that cannot be written is taken as it is, with a warning `Stale`;
     where there is none, this process gets one in memory.
 
     So runs can be listed, stopped and deleted when the disk is full. Raises MachineError if memory has no room either.
     """
     try:
-        refresh(home)
+        refresh(home, runs, brief=brief)
     except MachineError as error:
         instead = "this is what it held before"
         if not home.index.exists():
             instead = "the run folders were read without it"
             try:
                 index_in_memory(home)
-                refresh(home)
+                refresh(home, runs, brief=brief)
             except (MachineError, OSError):
                 raise error from None
         warnings.warn(Stale(f"{error}; {instead}. Mend it: {error.hint}"), stacklevel=2)
@@ -113,24 +109,31 @@ def _mended(home: Home, work: Callable[[sqlite3.Connection], None]) -> None:
             schema.set_aside(home)
 
 
-def _bring_up(connection: sqlite3.Connection, home: Home, runs: Iterable[str] | None) -> None:
+def _bring_up(connection: sqlite3.Connection, home: Home, runs: Iterable[str] | None, brief: bool = False) -> None:
     query, wanted = "SELECT run, signature, status FROM cursors", None
     # A new index, also one in place of a damaged one, is to know all runs.
     if runs is not None and connection.execute("SELECT 1 FROM cursors LIMIT 1").fetchone():
         wanted = list(runs)
         query += " WHERE run IN (SELECT value FROM json_each(?))"
     rows = connection.execute(query, () if wanted is None else (json.dumps(wanted),))
-    known = {run: _Known(*rest) for run, *rest in rows}
-    found = dict(signatures(home, wanted))
-    for gone in known.keys() - found.keys():
+    known = {run: (*str(stored).partition("|")[::2], status) for run, stored, status in rows}
+    ended = [run for run, (_, _, status) in known.items() if status in FINAL] if brief else []
+    stamps = dict(_stamps(home, ended))
+    same = {run for run, stamp in stamps.items() if stamp and stamp == known[run][1]}
+    found = dict(signatures(home, wanted, same))
+    for gone in known.keys() - found.keys() - same:
         with _transaction(connection):
             _remove(connection, gone)
     for run, signature in found.items():
-        before = known.get(run)
-        unchanged = before is not None and before.signature == signature
-        if before is None or not unchanged or not (before.status in FINAL or before.status == status_of(home.run(run))):
+        before, _, status = known.get(run, ("", "", ""))
+        if before != signature or not (status in FINAL or status == status_of(home.run(run))):
+            stamps.pop(run, None)
             with _transaction(connection):
                 _update(connection, home.run(run), signature)
+    closely = [(f"{found[run]}|{stamp}", run) for run, stamp in stamps.items() if stamp and run in found]
+    if closely:  # and in vain
+        with _transaction(connection):
+            connection.executemany("UPDATE cursors SET signature = ? WHERE run = ?", closely)
 
 
 @contextlib.contextmanager
@@ -151,25 +154,43 @@ def _remove(connection: sqlite3.Connection, run: str) -> None:
     connection.execute("DELETE FROM cursors WHERE run = ?", (run,))
 
 
-def signatures(home: Home, runs: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
+def signatures(home: Home, runs: Iterable[str] | None = None, but: Container[str] = ()) -> Iterator[tuple[str, str]]:
     """Each run's id with what changes whenever one of its watched files does: all but events.jsonl are replaced whole.
 
-    All runs in the order of their ids, or those of `runs` that are there. In strings and from within the folder, since
+    All runs in the order of their ids, or those of `runs` that are there; without those of `but`.
+    """
+    with _inside(home.runs) as folder:
+        names = () if folder is None else sorted(os.listdir(folder)) if runs is None else runs  # noqa: PTH208
+        for run in names:
+            if run in but or not run.isprintable() or run.startswith("."):
+                continue
+            if signature := _signature(folder, run):
+                yield run, signature
+
+
+def _stamps(home: Home, runs: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The `_stamp` of the folder of each run."""
+    with _inside(home.runs) as folder:
+        yield from ((run, _stamp(folder, run)) for run in runs if folder is not None)
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[int | None]:
+    """A descriptor to look at files from; None if it is no folder. What is looked at are strings from within it, since
     thousands of runs are looked at for every `trainctl ls`, and whole paths take twice as long.
     """
     try:
-        folder = os.open(home.runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
+        yield None
         return
     try:
-        for run in sorted(os.listdir(folder)) if runs is None else runs:  # noqa: PTH208
-            if run.isprintable() and not run.startswith(".") and (signature := _signature(folder, run)):
-                yield run, signature
+        yield descriptor
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
-def _signature(folder: int, run: str) -> str:
+def _signature(folder: int | None, run: str) -> str:
     parts = []
     for name in _WATCHED:
         try:
@@ -180,6 +201,19 @@ def _signature(folder: int, run: str) -> str:
                 return ""
             parts.append("-")
     return " ".join(parts)
+
+
+def _stamp(folder: int | None, run: str) -> str:
+    """What changes whenever a file of the run is made, replaced or removed, or events.jsonl grows; "" if it cannot be
+    told: what happens within the same tick of the file system's clock leaves the time of a folder as it is.
+    """
+    try:
+        found, events = os.stat(run, dir_fd=folder), os.stat(f"{run}/events.jsonl", dir_fd=folder)
+    except OSError:
+        return ""
+    if time.time_ns() - found.st_ctime_ns < TICK:
+        return ""
+    return f"{found.st_ino}.{found.st_ctime_ns} {events.st_ino}.{events.st_size}.{events.st_mtime_ns}"
 
 
 def status_of(folder: RunDir) -> str:
@@ -198,6 +232,7 @@ def _update(connection: sqlite3.Connection, folder: RunDir, signature: str) -> N
     if stored:
         inode, offset, tail, seen = stored
         cursor = Cursor(inode, offset, tail, json.loads(seen))
+    stamp = _stamp(None, str(folder.path))
     status, read = status_of(folder), (cursor.inode, cursor.offset, cursor.tail)
     cursor = follow(connection, folder.id, folder.events, cursor)
     row = _row(connection, folder, cursor.seen, status)
@@ -206,13 +241,14 @@ def _update(connection: sqlite3.Connection, folder: RunDir, signature: str) -> N
     # A heartbeat alone is no news.
     if before != tuple(row.values()) or read != (cursor.inode, cursor.offset, cursor.tail):
         marks = ", ".join("?" * len(row))
-        values = [_stamp(connection), *row.values()]
+        values = [_rowid(connection), *row.values()]
         connection.execute(f"INSERT OR REPLACE INTO runs (rowid, {names}) VALUES (?, {marks})", values)
-    state = (folder.id, cursor.inode, cursor.offset, cursor.tail, signature, status, json.dumps(cursor.seen))
+    looked = f"{signature}|{stamp}"
+    state = (folder.id, cursor.inode, cursor.offset, cursor.tail, looked, status, json.dumps(cursor.seen))
     connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?, ?, ?)", state)
 
 
-def _stamp(connection: sqlite3.Connection) -> int:
+def _rowid(connection: sqlite3.Connection) -> int:
     """A rowid that no row of `runs` ever had, also not one that is gone: so a rowid stands for what its row says.
 
     Whoever remembers something about a row by its rowid need only look at the larger ones.

@@ -87,8 +87,8 @@ class Progress:
 
 def metrics(event: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a step or epoch event."""
-    values = {text(key): real(value) for key, value in event.items() if key not in _KEYS}
-    return {key: value for key, value in values.items() if value is not None}
+    values = {key: real(value) for key, value in event.items() if key not in _KEYS}
+    return {text(key): value for key, value in values.items() if value is not None}
 
 
 def _whole(value: Any) -> int:

@@ -143,7 +143,7 @@ def watched(home: Home) -> dict[str, str]:
     """What the folders of runs that have not ended looked like when they were read (`ingest.signatures`), by id."""
     question = f"""SELECT id, signature FROM runs JOIN cursors ON run = id
         WHERE archived IN (0, 1) AND runs.status IN {_UNFINISHED}"""
-    return dict(rows(home, question))
+    return {run: stored.partition("|")[0] for run, stored in rows(home, question)}
 
 
 def among(home: Home, ids: Iterable[str]) -> set[str]:
