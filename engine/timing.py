@@ -43,7 +43,7 @@ def measure(folder: Path) -> int:
 
 def _measure(life: Lifecycle, rundir: RunDir) -> None:
     recipe = worker.read_recipe(rundir)
-    setup = machine.prepare(recipe.run)
+    setup = machine.prepare(recipe.run, recipe.model)
     rundir.write_json("env.json", machine.environment(recipe, setup))
     replace(rundir.events, "")
     log = EventLog(rundir.events, narrate.say)

@@ -69,7 +69,7 @@ class Trainer:
         self.machine, self.life, self.log = machine, life, log
         self.recipe_hash = recipe_hash
         self.batches = 0  # steps an epoch
-        self.attack = training_attack(recipe.attack, method, recipe.run.micro_batch)
+        self.attack = training_attack(recipe.attack, method, recipe.run.micro_batch, recipe.run.fold)
         self.forward = Forward(machine, recipe.run.seed)
         self.order = Order(method.forwards)
         if recipe.method.forwards == "official" and self.attack is not None:

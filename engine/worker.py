@@ -64,7 +64,7 @@ def evaluate(folder: Path, attacks: Sequence[str], which: Sequence[str]) -> int:
             table = read_recipe(rundir).model_dump()
             table["eval"]["attacks"] = list(attacks)
             recipe = check(table)
-            setup = machine.prepare(recipe.run)
+            setup = machine.prepare(recipe.run, recipe.model)
             splits, networks = _load(recipe, setup)
             log = EventLog(rundir.events, narrate.say)
             _evaluate(recipe, splits, networks, setup, life, log, which)
@@ -84,7 +84,7 @@ def embed(folder: Path, which: Sequence[str], classes: int, per_class: int) -> i
 
         try:
             recipe = read_recipe(rundir)
-            setup = machine.prepare(recipe.run)
+            setup = machine.prepare(recipe.run, recipe.model)
             splits, networks = _load(recipe, setup)
             for name in dict.fromkeys(which):
                 written = _restore(networks, recipe, rundir, name)
@@ -108,7 +108,7 @@ def _refused(error: BaseException, life: Lifecycle) -> int:
 def _run(life: Lifecycle, rundir: RunDir) -> None:
     recipe = read_recipe(rundir)
     life.limit(recipe.run.max_hours)
-    setup = machine.prepare(recipe.run)
+    setup = machine.prepare(recipe.run, recipe.model)
     rundir.write_json("env.json", machine.environment(recipe, setup))
     rundir.checkpoints.mkdir(exist_ok=True)
     _sweep(rundir)

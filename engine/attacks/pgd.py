@@ -7,7 +7,7 @@ step, onto the l-infinity ball around x and onto the pixel range [0, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.losses import cross_entropy_per_sample, kl_divergence_per_sample, margin, wide
+from engine.models.fold import folded
 from engine.step import split
 
 Loss = Literal["ce", "kl", "margin"]
@@ -64,6 +65,8 @@ class PGD:
     """Standard deviation of gaussian noise added to each step, inside the projection (FAT's omega)."""
     micro_batch: int = 0
     """Images a forward; 0: all. Random numbers and the stop rule are those of all images at once."""
+    fold: bool = False
+    """Fold BatchNorm into the convolutions for the time of the attack, in mode eval; equal but for rounding."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -82,8 +85,11 @@ class PGD:
         become float32.
         """
         x = wide(x.detach())
-        with torch.enable_grad(), batchnorm_mode(network, self.batchnorm):
+        with torch.enable_grad(), batchnorm_mode(network, self.batchnorm), self._form(network):
             return self._climb(network, x, y, generator)
+
+    def _form(self, network: nn.Module) -> AbstractContextManager[None]:
+        return folded(network) if self.fold and self.batchnorm == "eval" else nullcontext()
 
     def _climb(self, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
         eps, step_size = _over(self.eps, x), _over(self.step_size, x)
@@ -95,6 +101,7 @@ class PGD:
         limit = torch.zeros_like(y) + self.steps
         # Per-sample steps are read on the host here, so that the loop need not wait for the device.
         longest = int(self.steps.max()) if isinstance(self.steps, Tensor) else self.steps
+        everyone = self.stop is None and not isinstance(self.steps, Tensor)
         for step in range(longest):
             logits, gradient = self._gradient(network, images, y, target)
             moving = limit > step
@@ -102,10 +109,11 @@ class PGD:
                 moving = moving & self.stop(logits, y, step)
                 if not bool(moving.any()):
                     break
-            moved = images + step_size * gradient.sign()
+            moved = gradient.sign_().mul_(step_size).add_(images)  # in place, for the gradient serves nothing else
             if self.noise:
-                moved = moved + self.noise * _normal(x, generator)
-            images = torch.where(_column(moving, x), moved.clamp(low, high), images)
+                moved += self.noise * _normal(x, generator)
+            moved.clamp_(low, high)
+            images = moved if everyone else torch.where(_column(moving, x), moved, images)
             correct += moving & (logits.argmax(dim=1) == y)
             taken += moving
         return Attacked(images.clamp(0, 1), correct, taken)
@@ -135,7 +143,7 @@ class PGD:
             loss = self._loss(found, y[part], None if target is None else target[part])
             gradients += torch.autograd.grad(loss.sum(), some)
             logits.append(found.detach())
-        return torch.cat(logits), torch.cat(gradients)
+        return _whole(logits), _whole(gradients)
 
     def _loss(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         """The loss of each sample [B]; its sum has the same gradient for a sample as in a batch of one."""
@@ -158,6 +166,11 @@ def batchnorm_mode(network: nn.Module, batchnorm: Mode) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    """One tensor of all parts; torch.cat would copy a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:

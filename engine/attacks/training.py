@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from engine.methods.base import Method
 
 
-def training_attack(section: recipe.Attack, method: Method, micro_batch: int = 0) -> PGD | None:
+def training_attack(section: recipe.Attack, method: Method, micro_batch: int = 0, fold: bool = False) -> PGD | None:
     """The attack that `method` trains against under the recipe's [attack]; None for a method without one.
 
     A uniform start is clipped to [0, 1] before the first gradient and a gaussian one is not, as in the codes
@@ -33,4 +33,5 @@ def training_attack(section: recipe.Attack, method: Method, micro_batch: int = 0
         clip_start=start == "uniform",
         batchnorm=section.batchnorm,
         micro_batch=micro_batch,
+        fold=fold,
     )

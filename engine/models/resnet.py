@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from engine.models.output import Output, pooled
 
 class BasicBlock(nn.Module):
     """conv-BN-ReLU-conv-BN, added to the input or its 1x1 projection, then ReLU."""
+
+    folds: ClassVar[dict[str, str]] = {"conv1": "bn1", "conv2": "bn2"}
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -25,12 +28,14 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H/stride, W/stride]."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x), inplace=True)
 
 
 class ResNet18(nn.Module):
     """Four stages of two blocks, of width, 2 width, 4 width and 8 width channels; features are 8 width wide."""
+
+    folds: ClassVar[dict[str, str]] = {"conv1": "bn1"}
 
     def __init__(self, channels: int, classes: int, width: int = 64, strides: Sequence[int] = (1, 2, 2, 2)) -> None:
         super().__init__()
@@ -46,5 +51,5 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""
-        out = self.stages(F.relu(self.bn1(self.conv1(x))))
+        out = self.stages(F.relu(self.bn1(self.conv1(x)), inplace=True))
         return pooled(out, self.linear)

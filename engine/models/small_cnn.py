@@ -25,7 +25,7 @@ class SmallCNN(nn.Module):
             layers += [
                 nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(outputs),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             ]
             inputs = outputs
         self.stages = nn.Sequential(*layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ STEM = 16  # channels of the first convolution, whatever W is
 
 class PreActivationBlock(nn.Module):
     """BN-ReLU-conv twice; where the width changes, the shortcut is a 1x1 convolution of the pre-activated input."""
+
+    folds: ClassVar[dict[str, str]] = {"conv1": "bn2"}  # bn1 comes before a convolution, behind a ReLU: it stays
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -27,8 +30,8 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H/stride, W/stride]."""
-        activated = F.relu(self.bn1(x))
-        out = F.relu(self.bn2(self.conv1(activated)))
+        activated = F.relu(self.bn1(x), inplace=True)
+        out = F.relu(self.bn2(self.conv1(activated)), inplace=True)
         if self.dropout:
             out = F.dropout(out, self.dropout, self.training)
         return self.conv2(out) + (x if self.shortcut is None else self.shortcut(activated))  # type: ignore[no-any-return]
@@ -60,5 +63,5 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Features and logits of x [B, C, H, W] in [0, 1]."""
-        out = F.relu(self.bn(self.blocks(self.conv1(x))))
+        out = F.relu(self.bn(self.blocks(self.conv1(x))), inplace=True)
         return pooled(out, self.linear)

@@ -27,6 +27,7 @@ SEED = ("run", "seed")
 EXECUTION = {
     "run": (
         "seed", "device", "threads", "log_every", "gpus", "max_hours", "retries", "shrink_on_oom", "micro_batch",
+        "fold",
     ),
     "data": ("root", "verify", "download"),
     "standard": ("torch_weights",),
