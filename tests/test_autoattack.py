@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TinyNet
+from pyautoattack import AutoAttack
+from tiny import TinyNet, tiny_splits, trained
 from torch import nn
 
 from engine.attacks.autoattack import StateFile, autoattack, form
+from engine.attacks.sparing import FEWEST, SAFETY, Margins, Sure, sure, targets_together
+from engine.models.build import SmallCNN
 from engine.models.output import Output
 
 HERE = Path(__file__).parent
@@ -159,3 +162,102 @@ def test_points_that_are_misclassified_are_not_attacked(tmp_path):
     )  # fmt: skip
     assert result.predictions.tolist() == [9, 9, 9]
     assert set(result.survivors.values()) == {0}
+
+
+# --- the forwards that are spared ---------------------------------------------------------------------------
+
+
+class Counted:
+    """Logits of a network, and how many images it was asked about."""
+
+    def __init__(self, network):
+        self.network, self.images, self.sizes = network, 0, []
+
+    def __call__(self, x):
+        self.images += len(x)
+        self.sizes.append(len(x))
+        return self.network(x).logits
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    """A network with BatchNorm to fold, and the test images that it classifies correctly."""
+    splits = tiny_splits()
+    network = trained(splits, make=lambda classes: SmallCNN(1, 8, classes, 4)).eval().requires_grad_(False)
+    x, y = splits.test.images.float() / 255, splits.test.labels
+    correct = network(x).logits.argmax(1) == y
+    assert correct.sum() > 30
+    return network, x[correct], y[correct]
+
+
+def square(predict, x, y, margins=None):
+    attack = AutoAttack(nn.Identity(), eps=0.1, seed=0, version="standard").square  # its settings are not the defaults
+    attack.predict, attack.n_queries = predict, 300
+    if margins is not None:
+        attack.margin_and_loss = margins
+    with torch.random.fork_rng():
+        return attack.perturb(x, y)
+
+
+@pytest.mark.parametrize("points", [40, FEWEST + 1, 2])
+def test_square_makes_the_same_images_from_fewer_forwards(convolutional, points):
+    network, x, y = convolutional
+    x, y = x[:points], y[:points]
+    package, ours, rough = Counted(network), Counted(network), []
+    expected = square(package, x, y)
+    with sure(network, ours, x) as answers:
+        assert not answers.same and answers.tolerance < 0.1
+        found_by = answers.rough
+        answers.rough = lambda images: rough.append(len(images)) or found_by(images)
+        assert torch.equal(square(ours, x, y, Margins(answers)), expected)
+    if points >= FEWEST:
+        assert ours.images < 0.6 * package.images
+    if points == 40:
+        assert rough
+
+
+def test_square_loses_nothing_where_rounding_is_coarse(convolutional):
+    network, x, y = convolutional
+    expected = square(Counted(network), x, y)
+    # Half precision, and a network that has nothing to fold.
+    for rough in (lambda images: network(images).logits.bfloat16().float(), Counted(network)):
+        answers = Sure(Counted(network), rough, x)
+        assert torch.equal(square(Counted(network), x, y, Margins(answers)), expected)
+
+
+@pytest.mark.parametrize(("points", "batch_size"), [(40, 256), (40, 100), (40, 40), (3, 256)])
+def test_targets_are_tried_together_to_the_same_end(convolutional, points, batch_size):
+    network, x, y = convolutional
+    x, y = x[:points], y[:points]
+    found, calls = [], []
+    for together in (False, True):
+        asked = Counted(network)
+        fab = AutoAttack(nn.Identity(), eps=0.08, seed=0, version="standard").fab
+        fab.predict, fab.n_iter, fab.targeted = asked, 8, True
+        with torch.random.fork_rng(), sure(network, asked, x) as answers:
+            found.append(
+                targets_together(fab, answers, x, y, 0.08, batch_size) if together else fab.perturb(x.clone(), y)
+            )
+        calls.append(len(asked.sizes))
+    assert torch.equal(found[0], found[1])
+    fell = (found[0] != x).flatten(1).any(1)
+    assert 0 < fell.sum() < points  # or there would be nothing to get wrong
+    assert calls[1] < calls[0]
+
+
+def test_the_network_is_asked_for_labels_that_rounding_could_change(convolutional):
+    network, x, _ = convolutional
+    exact = Counted(network)
+
+    def gaps(logits):
+        best = logits.topk(2, dim=1).values
+        return best[:, 0] - best[:, 1]
+
+    # Rounding so large that half of the labels lie within what is reckoned with.
+    error = float(gaps(exact(x)).median()) / 2 / SAFETY
+    answers = Sure(exact, lambda images: network(images).logits + error * torch.eye(10)[3], x)
+    unsure = int((gaps(answers.rough(x)) <= answers.tolerance).sum())
+    assert FEWEST < unsure < len(x)
+    exact.sizes.clear()
+    assert torch.equal(answers.labels(x), network(x).logits.argmax(1))
+    assert exact.sizes == [unsure]

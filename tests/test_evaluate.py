@@ -6,7 +6,7 @@ import torch
 from tiny import tiny_splits, trained
 
 from engine import events
-from engine.attacks.pgd import PGD
+from engine.attacks.pgd import PGD, misclassified
 from engine.data.load import subset
 from engine.evaluate import report
 from engine.evaluate.accuracy import Outcomes, accuracy, evaluating
@@ -14,6 +14,7 @@ from engine.evaluate.protocols import attack, threat
 from engine.evaluate.run import Stopped, evaluate_checkpoint
 from engine.evaluate.selection import select_accuracies
 from engine.evaluate.topology_score import knn_predict
+from engine.models.build import SmallCNN
 from engine.randomness import generator
 from engine.recipe import check
 from engine.regularizers.topology import topology_loss
@@ -157,6 +158,26 @@ def test_starts_are_a_function_of_seed_metric_and_batch(network, splits):
     x, y = splits.test.images[16:32] / 255, splits.test.labels[16:32]
     again = WEAK(network, x, y, generator(CPU, 0, "evaluate", "pgd20", 1))
     assert torch.equal(first[16:32], again.images)
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_images_that_stay_misclassified_are_not_forwarded_again(splits, loss):
+    network = trained(splits, make=lambda classes: SmallCNN(1, 8, classes, 4))
+    pgd = PGD(eps=0.1, step_size=0.03, steps=8, loss=loss, start="uniform", clip_start=True, stop=misclassified)
+    forwarded = []
+    network.register_forward_hook(lambda module, inputs, output: forwarded.append(len(inputs[0])))
+    found = measure(network, splits, pgd, keep_images=True, indices=torch.arange(48))
+    fewer = sum(forwarded)
+    forwarded.clear()
+    x, y = splits.test.images[:48].float() / 255, splits.test.labels[:48]
+    with evaluating(network):
+        everyone = [
+            pgd(network, x[part], y[part], generator(CPU, 0, "evaluate", "pgd20", number)).images
+            for number, part in enumerate(torch.arange(48).split(16))
+        ]
+    assert torch.equal(found.images, torch.cat(everyone))
+    assert 0 < int(found.correct.sum()) < 48
+    assert fewer < sum(forwarded)
 
 
 def test_the_network_is_left_as_it_was(network, splits):

@@ -36,11 +36,11 @@ def tiny_splits(classes=10, train=90, test=50):
     return Splits(tiny_split(train, classes, 1), tiny_split(test, classes, 2), classes, tiny_split(20, classes, 3))
 
 
-def trained(splits, steps=60, seed=0):
-    """A TinyNet that has learnt the training split, in train mode."""
+def trained(splits, steps=60, seed=0, make=TinyNet):
+    """A TinyNet, or what `make` makes of the number of classes, that has learnt the training split, in train mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = TinyNet(splits.classes)
+        network = make(splits.classes)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.2)
         x, y = splits.train.images.float() / 255, splits.train.labels
         for _ in range(steps):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from engine import randomness
-from engine.attacks.pgd import PGD
+from engine.attacks.pgd import PGD, misclassified
+from engine.attacks.sparing import FEWEST
 from engine.data.base import Split
 from engine.models.output import Output
 
@@ -75,6 +76,32 @@ def images_of(split: Split, indices: Tensor, device: torch.device) -> Tensor:
     return split.images[indices.to(split.images.device)].to(device).float() / 255
 
 
+class Unsettled(nn.Module):
+    """The network as an attack asks it that leaves misclassified images as they are: only about those that moved.
+
+    An image that stays as it is keeps its logits, and so stays misclassified. `forward` takes the iterates [B, ...] of
+    one batch, step by step, and returns an Output without features.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.images: Tensor | None = None
+        self.logits: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Output:
+        """Logits [B, C]; their gradient with respect to an image that did not move is 0."""
+        if self.images is None or self.logits is None:
+            logits = self.network(x).logits
+        else:
+            moved = (x != self.images).flatten(1).any(dim=1)
+            count = max(int(moved.sum()), FEWEST)
+            some = moved.to(torch.int8).argsort(descending=True, stable=True)[:count]
+            logits = self.logits.index_copy(0, some, self.network(x[some]).logits)
+        self.images, self.logits = x.detach(), logits.detach()
+        return Output(x.new_empty(len(x), 0), logits)
+
+
 def batches(
     network: nn.Module,
     split: Split,
@@ -90,6 +117,10 @@ def batches(
 
     The random start of an attack is drawn per batch as a pure function of (seed, metric, number of the batch): so a
     number depends on seed, batch size and order, which are stored with it, and on nothing evaluated before.
+
+    Who is misclassified on the natural image is attacked like everybody: the protocols count the last iterate, which
+    may be classified correctly whatever came before. Only where they leave misclassified iterates as they are is an
+    example's outcome known before the last step, and then it costs nothing more.
     """
     for number, part in enumerate(torch.split(indices, batch_size)):
         poll()
@@ -97,7 +128,8 @@ def batches(
         y = split.labels[part.to(split.labels.device)].to(device)
         with evaluating(network), torch.autocast(device.type, enabled=False):
             if attack is not None:
-                x = attack(network, x, y, randomness.generator(device, seed, "evaluate", metric, number)).images
+                attacked = Unsettled(network) if attack.stop is misclassified else network
+                x = attack(attacked, x, y, randomness.generator(device, seed, "evaluate", metric, number)).images
             with torch.no_grad():
                 output = network(x)
         yield Evaluated(y, x, output)

@@ -109,5 +109,6 @@ def attack(model: Threat) -> PGD | None:
         start="uniform",
         clip_start=model.start == "uniform-clipped",
         batchnorm="eval",
+        fold=True,  # the images are made so; what they are classified as, the network itself says
         stop=misclassified if model.stop == "misclassified" else None,
     )
