@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.base import Split
-from engine.data.batches import Batches, to_float
+from engine.data.batches import Batches, fits, to_float
 from engine.randomness import generator
 
 
@@ -70,6 +70,25 @@ def test_crop_equals_padding_then_slicing():
         for place, number in enumerate(batch.index):
             top, left = shift[:, place].tolist()
             assert torch.equal(batch.x[place], padded[number, :, top : top + 8, left : left + 8])
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(0, False), (3, True)])
+def test_streamed_batches_are_the_resident_ones(crop, flip):
+    split = make_split(11)
+    kept = Batches(split, 4, crop=crop, padding="zeros", flip=flip, seed=1, device="cpu")
+    sent = Batches(split, 4, crop=crop, padding="zeros", flip=flip, seed=1, device="cpu", resident=False)
+    for one, other in zip(kept.epoch(2, skip=1), sent.epoch(2, skip=1), strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("x", "y", "index"))
+        assert one.x.stride() == other.x.stride()
+
+
+def test_a_split_stays_on_the_host_if_a_gpu_has_no_room_for_it(monkeypatch):
+    images = make_split(100).images  # 19 200 bytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * images.nbytes, 10**12))
+    assert fits(images, torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * images.nbytes - 1, 10**12))
+    assert not fits(images, torch.device("cuda"))
+    assert fits(images, torch.device("cpu"))
 
 
 @settings(deadline=None, max_examples=30)
