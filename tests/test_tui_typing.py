@@ -9,6 +9,7 @@ from dashboard import Watched, key, made, opened, until
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from trainctl.tui import typing
 from trainctl.tui.screens.home import HomeScreen
 
 
@@ -16,6 +17,12 @@ def burst(pilot: Pilot[None], names: list[str]) -> None:
     """All at once, as a paste or a slow line brings them."""
     for name in names:
         pilot.app.post_message(key(name))
+
+
+@pytest.fixture(autouse=True, params=[typing.PATIENCE, 0.001])
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all takes long beside it."""
+    monkeypatch.setattr(typing, "PATIENCE", request.param)
 
 
 @pytest.mark.parametrize("text", ["status=done", "sssqrd", "seed=1"])

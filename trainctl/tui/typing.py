@@ -11,7 +11,7 @@ from textual.app import App
 from textual.dom import DOMNode
 
 PASSES = 2  # behind the key, and behind what it made its receiver say, as "this line was entered"
-PATIENCE = 0.3  # seconds for a key whose receiver went away with it
+PATIENCE = 0.3  # seconds after which a key is given up whose receiver went away with it
 
 
 class OneKeyAtATime(App[None]):
@@ -44,7 +44,7 @@ class OneKeyAtATime(App[None]):
         receiver = self.focused or self.screen
         await super().on_event(self._typed.popleft())
         self._follow(receiver, receiver, PASSES, number)
-        self.set_timer(PATIENCE, partial(self._obeyed, number))
+        self._look_after(receiver, number)
 
     def _follow(self, receiver: DOMNode, node: DOMNode, passes: int, number: int) -> None:
         """Go behind the key through the same queues: from its receiver up to the app, where bindings are looked up."""
@@ -54,6 +54,16 @@ class OneKeyAtATime(App[None]):
             self.call_later(self._follow, receiver, receiver, passes - 1, number)
         else:
             self.call_later(self._obeyed, number)
+
+    def _look_after(self, receiver: DOMNode, number: int) -> None:
+        self.set_timer(PATIENCE, partial(self._still_there, receiver, number))
+
+    async def _still_there(self, receiver: DOMNode, number: int) -> None:
+        """Wait on for a receiver that is only slow: the key behind it may mean something else as yet."""
+        if number == self._under_way and receiver.is_running:
+            self._look_after(receiver, number)
+        else:
+            await self._obeyed(number)
 
     async def _obeyed(self, number: int) -> None:
         if number == self._under_way:
