@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -88,6 +89,18 @@ def test_words() -> None:
     assert words.training({"train_standard": 91.0}) == "train 91.0" and words.training({}) == ""
     assert words.selection({"test_natural": 90.0, "test_pgd20": 40.0}) == "test 90.0/40.0" and words.selection({}) == ""
     assert words.state("running", Progress(stage="pretrain")) == "pretraining M"
+
+
+def test_the_end_is_drawn_though_it_is_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(width=80, height=30, force_terminal=True, no_color=True, file=io.StringIO())
+    monkeypatch.setattr("trainctl.cli.live.console", lambda stderr: screen)
+    view, run = LiveView(), follower(tmp_path, "a-s1", "running", epoch=1, epochs=1)
+    view._terminal = False  # the tests' stderr is none
+    view.show([run], [])
+    run.status = "done"
+    view.show([run], [])
+    view.close()
+    assert "1/1 runs" in screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_terminal_sees_the_run_end(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ class LiveView:
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
         self._drawn = 0.0
+        self._states: list[tuple[str, bool]] = []
         self._began = time.monotonic()
 
     def show(self, runs: Sequence[Follower], fresh: Fresh) -> None:
@@ -112,7 +113,9 @@ class LiveView:
         for run, event in fresh:
             if event["event"] == "warning":
                 self._console.print(f"{run.name}: {_line(event, run)}", style="yellow")
-        if fresh or time.monotonic() - self._drawn > 1.0:
+        states = [(run.status, run.ended) for run in runs]  # the last of them comes without an event
+        if fresh or states != self._states or time.monotonic() - self._drawn > 1.0:
+            self._states = states
             self._live.update(self.render(runs), refresh=True)
             self._drawn = time.monotonic()
 
