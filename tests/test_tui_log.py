@@ -237,7 +237,7 @@ def test_a_search_can_be_left_and_ends_by_itself(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.slow
 def test_a_file_of_a_gigabyte(tmp_path: Path) -> None:
-    """The times are ten times those of a quiet machine, but for the memory."""
+    """Times of the processor, ten times those of a quiet machine."""
     path = tmp_path / "log"
     line = b"epoch %5d  step %6d  loss 0.%05d  of a run that has been at work for days\n"
     block = b"".join(line % (n, n, n) for n in range(14_000))
@@ -248,12 +248,12 @@ def test_a_file_of_a_gigabyte(tmp_path: Path) -> None:
                 writing.write(block)
             writing.write(b"the end")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        file, start = LogFile(path), time.perf_counter()
+        file, start = LogFile(path), time.process_time()
         assert paged(file).lines[-1] == "the end"
-        assert time.perf_counter() - start < 0.6
+        assert time.process_time() - start < 0.6
         while not file.grow(0.05):
             pass
-        assert time.perf_counter() - start < 15
+        assert time.process_time() - start < 15
         assert file.count == 14_000 * blocks + 1
         assert file.lines(14_000 * (blocks // 2), 1)[0].startswith("epoch     0  step      0 ")
         assert Search(file, "days", file.count - 2, backwards=True).step().line == file.count - 2
@@ -261,10 +261,10 @@ def test_a_file_of_a_gigabyte(tmp_path: Path) -> None:
         assert grown < 20 * 1024  # KiB
         os.truncate(path, 0)
         os.truncate(path, 1 << 30)  # a hole: one line of zeros
-        start = time.perf_counter()
+        start = time.process_time()
         while (page := paged(file)).counted < 1:
             pass
-        assert time.perf_counter() - start < 15
+        assert time.process_time() - start < 15
         assert page.lines[0].endswith("cut here: this line has 1,073,741,824 bytes")
         assert hits(Search(file, "days", 0))[2] == 0
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024

@@ -83,7 +83,7 @@ async def test_what_works_and_what_waits_is_seen(home: Home, size: tuple[int, in
         assert "there is room, but no scheduler to start it" in text
         assert r"[b]large[/b]" in text and "\x1b" not in text
         assert "needs 2 of 2 cores; 2 taken by" in text
-        assert "GiB free of" in text
+        await until(pilot, lambda: "GiB free of" in screen_text(pilot))  # looked at apart from the queue
         assert all(len(line) <= size[0] for line in text.split("\n"))
         if size[0] >= 120:
             assert str(me()["pid"]) in text and "threads" in text
