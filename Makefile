@@ -16,9 +16,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh
 
-## All tests with coverage. Many wait for processes and screens, so there is a worker more than there are cores.
+## All tests; with COVER=yes also which lines they run, at a third more time. Many wait for processes and screens, so
+## there is a worker more than there are cores.
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 5 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 5 --dist worksteal --durations=25 \
+		$(if $(COVER),--cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 ## The storms among the tests at full size: kills, closed terminals, races, fuzz. Says where they struck; takes long.
 SOAK := TRAINCTL_KILLS=100 TRAINCTL_CLOSES=50 TRAINCTL_QUEUED=200 TRAINCTL_FUZZ=10000 TRAINCTL_DAMAGES=100 \
