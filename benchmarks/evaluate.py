@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py [--networks small-cnn,resnet-18] [--points 60] [--rounds 3] [--threads 1]
 
-Trains a network on digits for a few epochs with PGD, then gives the same `points` test images to the package and to the
-engine, in turn, so that a machine whose speed drifts disturbs both alike; each round has other images. Prints the
-seconds, their ratio, and in how many examples the two disagree: for AutoAttack none may. `resnet-18-32` has its images
-enlarged to 32x32 with three channels.
+Trains a network on digits for a few epochs with PGD (`-weak`: on natural images), then gives the same `points` test
+images to the package and to the engine, in turn, so that a machine whose speed drifts disturbs both alike; each round
+has other images. Prints seconds (of CPU time with one thread, else by the clock), their ratio, and in how many examples
+the two disagree: for AutoAttack none may. `resnet-18-32` has its images enlarged to 32x32 with three channels.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from engine.recipe import check
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # network, epochs, enlargement
     "small-cnn": (lambda: SmallCNN(1, 8, 10), 20, 1),
+    "small-cnn-weak": (lambda: SmallCNN(1, 8, 10), 20, 1),
     "resnet-18": (lambda: ResNet18(1, 10, 16), 12, 1),
-    "resnet-18-32": (lambda: ResNet18(3, 10, 16), 2, 4),
+    "resnet-18-weak": (lambda: ResNet18(1, 10, 16), 4, 1),
+    "resnet-18-32": (lambda: ResNet18(3, 10, 8), 2, 4),
 }
 BATCH, CPU = 256, torch.device("cpu")
 Attack = Callable[[Split], Tensor]
@@ -70,6 +72,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eps", type=float, default=0.15)
+    parser.add_argument("--only", nargs="+", default=["pgd", "aa"], choices=["pgd", "aa"])
+    parser.add_argument(
+        "--rounding", action="store_true", help="which sizes of a batch change an image's bits, no more"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(
@@ -81,18 +87,37 @@ def main() -> None:
         splits = Digits().load(Source(Path()))
         train, test = enlarge(splits.train, enlarged), enlarge(splits.test, enlarged)
         torch.manual_seed(0)
-        network = learn(make(), train, epochs, arguments.eps)
-        measure(name, network, test, arguments)
+        network = learn(make(), train, epochs, 0.0 if name.endswith("-weak") else arguments.eps)
+        (rounding if arguments.rounding else measure)(name, network, test, arguments)
+
+
+def rounding(name: str, network: nn.Module, test: Split, arguments: argparse.Namespace) -> None:
+    """Say for which sizes a batch's logits and gradients differ from those of the same images among others."""
+    whole = test.images[:128].float() / 255
+    network.eval().requires_grad_(False)
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        logits: Tensor = network(x).logits
+        labels = torch.zeros(len(x), dtype=torch.int64)
+        return logits.detach(), torch.autograd.grad(cross_entropy(logits, labels, reduction="sum"), x)[0]
+
+    expected = both(whole)
+    for what, index in (("logits", 0), ("gradients", 1)):
+        sizes = [n for n in range(2, 65) if not torch.equal(both(whole[-n:])[index], expected[index][-n:])]
+        print(f"{name}: {what} differ in batches of {sizes or 'no size'}, {arguments.threads} threads", flush=True)
 
 
 def measure(name: str, network: nn.Module, test: Split, arguments: argparse.Namespace) -> None:
     """Each protocol's PGD-20 and C&W-20 on the whole test set, and AutoAttack on other images each round."""
     parts = [cut(test, range(start, start + arguments.points)) for start in range(0, len(test), arguments.points)]
-    for protocol in PROTOCOLS:
+    for protocol in PROTOCOLS if "pgd" in arguments.only else ():
         for metric in ("pgd20", "cw20"):
             pgd = attack(threat(check({"eval": {"protocol": protocol, "eps": arguments.eps}}).eval, metric, 10))
             before, after = partial(plain, network, pgd), partial(ours, network, pgd)
             compare(f"{name} {metric} ({protocol})", [test] * arguments.rounds, before, after)
+    if "aa" not in arguments.only:
+        return
     before, after = partial(package, network, arguments.eps), partial(adapter, network, arguments.eps)
     compare(f"{name} AutoAttack", parts[: arguments.rounds], before, after)
 
@@ -101,12 +126,13 @@ def compare(title: str, parts: list[Split], before: Attack, after: Attack) -> No
     """Run both on each of `parts` in turn, each first every other time, and print what came out."""
     seconds: tuple[list[float], list[float]] = ([], [])
     standing = total = differ = 0
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for turn, part in enumerate(parts):
         outcomes = [torch.empty(0), torch.empty(0)]
         for side in (turn % 2, 1 - turn % 2):
-            begun = time.perf_counter()
+            begun = clock()
             outcomes[side] = (before, after)[side](part)
-            seconds[side].append(time.perf_counter() - begun)
+            seconds[side].append(clock() - begun)
         total += len(part)
         standing += int(outcomes[0].sum())
         differ += int((outcomes[0] != outcomes[1]).sum())
@@ -154,9 +180,9 @@ def ours(network: nn.Module, pgd: PGD, split: Split) -> Tensor:
 
 
 def learn(network: nn.Module, train: Split, epochs: int, eps: float) -> nn.Module:
-    """PGD-AT with a falling learning rate."""
+    """PGD-AT with a falling learning rate; on natural images where eps is 0."""
     x, y, draw = train.images.float() / 255, train.labels, torch.Generator().manual_seed(1)
-    pgd = PGD(eps, eps / 2, 3, start="uniform", fold=True)
+    pgd = PGD(eps, eps / 2, 3 if eps else 0, start="uniform", fold=True)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import socket
@@ -19,6 +20,8 @@ from engine.recipe import Model, Recipe
 from engine.recipe import Run as RunSection
 
 PACKAGES = ("torch", "torchvision", "numpy", "pyautoattack", "safetensors", "scikit-learn", "pydantic")
+
+COMPILATION_PAYS = 10_000  # steps: minutes once, some milliseconds a step
 
 
 class MachineLacks(Exception):
@@ -70,6 +73,19 @@ def _fast_bfloat16(device: torch.device, model: Model | None) -> bool:
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
     dense = model is not None and model.arch.startswith(("resnet", "wrn"))
     return dense and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def compiles(run: RunSection, device: torch.device, steps: int) -> bool:
+    """Whether a run of `steps` steps compiles its networks: a rule of recipe and machine, so that a resumed run does as
+    the one before it did. `auto` compiles where Triton can make kernels for the GPU and there are steps enough to
+    pay for it. On a CPU it does not: steps become a tenth faster at best, for minutes at each start
+    (docs/speed.md); nor where the kernels must be deterministic.
+    """
+    if run.compile != "auto":
+        return run.compile == "on"
+    if device.type != "cuda" or run.deterministic or steps < COMPILATION_PAYS:
+        return False
+    return importlib.util.find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def _device(name: str) -> torch.device:

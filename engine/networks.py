@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from engine.attacks.graphs import Slower
 from engine.checkpoint import pick, put, restore
 from engine.data.base import Splits
 from engine.machine import Machine
@@ -53,10 +58,17 @@ class Networks:
                 found.append(network(blank).features.shape[1])
         return found[0], (found[1] if self.standard is not None else 0)
 
-    def eager(self) -> None:
-        """Undo `compile_networks`: evaluation computes as it would without."""
-        for network in self.present():
+    @contextmanager
+    def eager(self) -> Iterator[None]:
+        """Within it all is computed as without `compile_networks`: evaluation is."""
+        compiled = [(network, network._compiled_call_impl) for network in self.present()]
+        for network, _ in compiled:
             network._compiled_call_impl = None
+        try:
+            yield
+        finally:
+            for network, calls in compiled:
+                network._compiled_call_impl = calls
 
     def present(self) -> list[nn.Module]:
         """M' and, if there is one, M."""
@@ -87,23 +99,37 @@ def build_networks(recipe: Recipe, splits: Splits, device: torch.device) -> Netw
     return Networks(adversarial, one(recipe.standard, "standard"), topology.enabled and topology.variant == "star")
 
 
-def compile_networks(networks: Networks, image_size: tuple[int, ...], device: torch.device) -> str:
-    """Compile every network in place. Returns "" or, where this machine cannot, why; the run then goes on without.
+def compile_networks(networks: Networks, device: torch.device) -> str:
+    """Compile every network when it is called first. Returns "" or, if no compiler works here, why; then nothing is.
 
-    `image_size` is (C, H, W). The first forward tells whether there is a working compiler at all; a later graph that
-    cannot be compiled falls back to eager by itself.
+    What cannot be compiled later is run as it is, with a warning. A kernel is made for each shape, and none for all
+    shapes after the second: which one a batch meets, and so its last bits, must not depend on what came before.
     """
     try:
-        for network in networks.present():
-            network.compile()
-            network.eval()
-            with torch.no_grad():
-                network(torch.zeros(2, *image_size, device=device))
+        torch.compile(_anything)(torch.ones(64, device=device))
     except Exception as error:  # compilers fail in many ways, and none of them is worth a run
-        networks.eager()
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
     torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = 64  # all networks count as one, in each mode and for each shape
+    logger = logging.getLogger("torch._dynamo.convert_frame")
+    if not any(isinstance(handler, _Listener) for handler in logger.handlers):
+        logger.addHandler(_Listener(logging.WARNING))
+    for network in networks.present():
+        network.compile(dynamic=False)
     return ""
+
+
+def _anything(x: Tensor) -> Tensor:
+    return (2 * x).relu().sum()
+
+
+class _Listener(logging.Handler):
+    """Turns what the compiler gave up into a warning of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        said = record.getMessage() if error is None else f"{type(error).__name__}: {error}"
+        warnings.warn(f"torch.compile gave up a part: {' '.join(said.split())[:300]}", Slower, stacklevel=2)
 
 
 def build_optimizer(section: Optim, parameters: list[Tensor]) -> torch.optim.SGD:

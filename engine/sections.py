@@ -213,7 +213,7 @@ class Run(Section):
     seed: Count = Field(1, description="initial weights, order, augmentation, attack starts")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: off")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: in long runs on a GPU")
     fold: bool = Field(True, description="attack with BatchNorm folded into convolutions; equal but for rounding")
     deterministic: bool = Field(False, description="only deterministic kernels; matters on a GPU")
     threads: Count = Field(

@@ -248,7 +248,8 @@ class Trainer:
             if self.life.should_stop():
                 self._stop_here()
 
-        found = select_accuracies(self.recipe, self.networks.adversarial, split, self.machine.device, poll)
+        with self.networks.eager():
+            found = select_accuracies(self.recipe, self.networks.adversarial, split, self.machine.device, poll)
         value = [found[rule.best_by], found["natural"]]
         if not at.best or value > at.best["key"]:
             at.best = {"epoch": at.epoch, "value": value[0], "key": value}

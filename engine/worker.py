@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import resource
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 
 from engine import checkpoint, machine, narrate, options
+from engine.attacks.graphs import Slower
 from engine.checkpoint import CheckpointError
 from engine.data.base import Splits
 from engine.data.load import load as load_data
@@ -126,15 +129,52 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         log.close()
         replace(rundir.events, rundir.events.read_bytes()[: position or 0])
         trainer.log = log = EventLog(rundir.events, narrate.say)
-    wanted = recipe.run.compile == "on"
-    trouble = compile_networks(networks, tuple(splits.train.images.shape[1:]), setup.device) if wanted else ""
+    steps = recipe.schedule.epochs * -(-len(splits.train) // recipe.optim.batch_size)
+    wanted = machine.compiles(recipe.run, setup.device, steps)
+    trouble = compile_networks(networks, setup.device) if wanted else ""
     if position is None:
         say_start(log, recipe, setup, splits, networks, compiled=wanted and not trouble)
         if trouble:
-            log.write("warning", message=f"run.compile = on, but torch.compile failed, so without it: {trouble}")
-    trainer.run()
-    networks.eager()
-    _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
+            said = f"run.compile = {recipe.run.compile}, but torch.compile failed, so without it: {trouble}"
+            log.write("warning", message=said)
+
+    # A resumed run's events are those of an uninterrupted one, where this was told when it happened first.
+    def tell(message: str) -> None:
+        if position is None:
+            log.write("warning", message=message)
+        else:
+            print(f"warning: {message}", flush=True)
+
+    with _told(tell):
+        trainer.run()
+    with networks.eager():
+        _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
+
+
+@contextmanager
+def _told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Within it `tell` is called with whatever turned out not to be possible fast, once each."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: Any = None,
+            line: Any = None,
+        ) -> None:
+            if not issubclass(category, Slower):
+                others(message, category, filename, lineno, file, line)
+            elif str(message) not in told:
+                told.add(str(message))
+                tell(str(message))
+
+        warnings.simplefilter("always", Slower)
+        warnings.showwarning = show
+        yield
 
 
 def _sweep(rundir: RunDir) -> None:

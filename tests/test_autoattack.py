@@ -11,7 +11,7 @@ from tiny import TinyNet, tiny_splits, trained
 from torch import nn
 
 from engine.attacks.autoattack import StateFile, autoattack, form
-from engine.attacks.sparing import FEWEST, SAFETY, Margins, Sure, sure, targets_together
+from engine.attacks.sparing import FEWEST, SAFETY, Square, Sure, climb, sure, targets_together
 from engine.models.build import SmallCNN
 from engine.models.output import Output
 
@@ -190,59 +190,118 @@ def convolutional():
     return network, x[correct], y[correct]
 
 
-def square(predict, x, y, margins=None):
-    attack = AutoAttack(nn.Identity(), eps=0.1, seed=0, version="standard").square  # its settings are not the defaults
+def square(predict, x, y, answers=None, batch_size=256, eps=0.1):
+    attack = AutoAttack(nn.Identity(), eps=eps, seed=0, version="standard").square  # its settings are not the defaults
     attack.predict, attack.n_queries = predict, 300
-    if margins is not None:
-        attack.margin_and_loss = margins
+    if answers is not None:
+        attack.attack_single_run = Square(attack, answers, batch_size)
     with torch.random.fork_rng():
         return attack.perturb(x, y)
 
 
+@pytest.mark.parametrize("eps", [0.06, 0.1])
 @pytest.mark.parametrize("points", [40, FEWEST + 1, 2])
-def test_square_makes_the_same_images_from_fewer_forwards(convolutional, points):
+def test_square_makes_the_same_images_from_fewer_forwards(convolutional, points, eps):
     network, x, y = convolutional
     x, y = x[:points], y[:points]
     package, ours, rough = Counted(network), Counted(network), []
-    expected = square(package, x, y)
-    with sure(network, ours, x) as answers:
-        assert not answers.same and answers.tolerance < 0.1
-        found_by = answers.rough
-        answers.rough = lambda images: rough.append(len(images)) or found_by(images)
-        assert torch.equal(square(ours, x, y, Margins(answers)), expected)
-    if points >= FEWEST:
-        assert ours.images < 0.6 * package.images
-    if points == 40:
-        assert rough
+    expected = square(package, x, y, eps=eps)
+    answers = sure(network, ours, x)
+    assert not answers.same and answers.tolerance < 0.1
+    found_by = answers.rough
+    answers.rough = lambda images: rough.append(len(images)) or found_by(images)
+    assert torch.equal(square(ours, x, y, answers, eps=eps), expected)
+    assert ours.images < 0.6 * package.images
+    assert len(ours.sizes) + len(rough) < 0.8 * len(package.sizes)
+    assert rough
 
 
-def test_square_loses_nothing_where_rounding_is_coarse(convolutional):
+@pytest.mark.parametrize("batch_size", [40, 256])
+def test_square_loses_nothing_where_rounding_is_coarse(convolutional, batch_size):
     network, x, y = convolutional
     expected = square(Counted(network), x, y)
     # Half precision, and a network that has nothing to fold.
     for rough in (lambda images: network(images).logits.bfloat16().float(), Counted(network)):
         answers = Sure(Counted(network), rough, x)
-        assert torch.equal(square(Counted(network), x, y, Margins(answers)), expected)
+        assert torch.equal(square(Counted(network), x, y, answers, batch_size), expected)
 
 
-@pytest.mark.parametrize(("points", "batch_size"), [(40, 256), (40, 100), (40, 40), (3, 256)])
-def test_targets_are_tried_together_to_the_same_end(convolutional, points, batch_size):
+def test_square_tells_equal_images_of_different_points_apart(convolutional):
+    network, x, y = convolutional
+    x, y = x[:1].repeat(FEWEST + 4, 1, 1, 1), y[:1].repeat(FEWEST + 4)
+    answers = sure(network, Counted(network), x)
+    assert torch.equal(square(Counted(network), x, y, answers), square(Counted(network), x, y))
+
+
+def fell(network, found, x, y, eps):
+    """Which images fool, if only those of the ball around x were changed."""
+    assert float((found - x).detach().abs().max()) <= eps + 1e-6
+    fooling = network(found).logits.argmax(1) != y
+    assert torch.equal(fooling, (found != x).flatten(1).any(1))
+    return fooling
+
+
+@pytest.mark.parametrize(("points", "batch_size"), [(40, 256), (40, 100), (3, 256)])
+@pytest.mark.parametrize("attack", ["apgd-ce", "apgd-t", "fab-t"])
+def test_the_same_points_fall_by_fewer_forwards(convolutional, attack, points, batch_size):
     network, x, y = convolutional
     x, y = x[:points], y[:points]
-    found, calls = [], []
-    for together in (False, True):
-        asked = Counted(network)
-        fab = AutoAttack(nn.Identity(), eps=0.08, seed=0, version="standard").fab
-        fab.predict, fab.n_iter, fab.targeted = asked, 8, True
-        with torch.random.fork_rng(), sure(network, asked, x) as answers:
-            found.append(
-                targets_together(fab, answers, x, y, 0.08, batch_size) if together else fab.perturb(x.clone(), y)
-            )
-        calls.append(len(asked.sizes))
-    assert torch.equal(found[0], found[1])
-    fell = (found[0] != x).flatten(1).any(1)
-    assert 0 < fell.sum() < points  # or there would be nothing to get wrong
-    assert calls[1] < calls[0]
+    asked, total = (Counted(network), Counted(network)), 0
+    for eps in (0.03, 0.08):
+        fallen = []
+        for ours, predict in enumerate(asked):
+            package = AutoAttack(predict, eps=eps, seed=0, version="standard")
+            package.fab.targeted = True
+            one = {"apgd-ce": package.apgd, "apgd-t": package.apgd_targeted, "fab-t": package.fab}[attack]
+            one.n_iter = 6
+            with torch.random.fork_rng():
+                if not ours:
+                    found = one.perturb(x.clone(), y)
+                elif attack == "fab-t":
+                    found = targets_together(one, sure(network, predict, x), x, y, eps, batch_size)
+                else:
+                    found = climb(one, predict, x, y, batch_size)
+            fallen.append(fell(network, found, x, y, eps))
+        assert torch.equal(*fallen)
+        total += int(fallen[0].sum())
+    if points >= FEWEST:
+        assert 0 < total < 2 * points  # or there would be nothing to get wrong
+        assert asked[1].images < asked[0].images
+    if (points, batch_size) == (40, 256) and attack != "apgd-ce":
+        assert len(asked[1].sizes) < 0.6 * len(asked[0].sizes)
+
+
+class Watched(Counted):
+    """Remembers the images, too."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.seen = []
+
+    def __call__(self, x):
+        self.seen.append({image.numpy().tobytes() for image in x.detach()})
+        return super().__call__(x)
+
+
+def test_each_target_starts_where_the_package_does(convolutional):
+    """Falls in the middle of targets that are tried together move the starts of those after it."""
+    network, x, y = convolutional
+    watched, turns = (Watched(network), Watched(network)), []
+    for ours, predict in enumerate(watched):
+        apgd = AutoAttack(predict, eps=0.05, seed=0, version="standard").apgd_targeted
+        apgd.n_iter, run = 8, apgd.attack_single_run
+
+        def single(x, y, ours=ours, run=run):
+            turns.extend([len(x)] * ours)
+            return run(x, y)
+
+        apgd.attack_single_run = single
+        with torch.random.fork_rng():
+            climb(apgd, predict, x, y, 256) if ours else apgd.perturb(x.clone(), y)
+    assert max(turns) > len(x)  # some targets went together
+    assert turns[-1] < max(turns) and len(set(turns)) > 2
+    # In the last turn nobody fell, so nothing that was asked is void.
+    assert watched[1].seen[-1] <= set().union(*watched[0].seen)
 
 
 def test_the_network_is_asked_for_labels_that_rounding_could_change(convolutional):

@@ -166,16 +166,13 @@ def test_images_that_stay_misclassified_are_not_forwarded_again(splits, loss):
     pgd = PGD(eps=0.1, step_size=0.03, steps=8, loss=loss, start="uniform", clip_start=True, stop=misclassified)
     forwarded = []
     network.register_forward_hook(lambda module, inputs, output: forwarded.append(len(inputs[0])))
-    found = measure(network, splits, pgd, keep_images=True, indices=torch.arange(48))
+    found = accuracy(network, splits.test, torch.arange(48), 48, CPU, pgd, 0, "pgd20", keep_images=True)
     fewer = sum(forwarded)
     forwarded.clear()
     x, y = splits.test.images[:48].float() / 255, splits.test.labels[:48]
     with evaluating(network):
-        everyone = [
-            pgd(network, x[part], y[part], generator(CPU, 0, "evaluate", "pgd20", number)).images
-            for number, part in enumerate(torch.arange(48).split(16))
-        ]
-    assert torch.equal(found.images, torch.cat(everyone))
+        everyone = pgd(network, x, y, generator(CPU, 0, "evaluate", "pgd20", 0)).images
+    assert torch.equal(found.images, everyone)
     assert 0 < int(found.correct.sum()) < 48
     assert fewer < sum(forwarded)
 

@@ -16,8 +16,16 @@ from engine.methods.at import At
 from engine.methods.lbgat import Lbgat
 from engine.methods.standard import Standard
 from engine.methods.trades import Trades
+from engine.models.output import Output
 
 B = 5
+
+
+class TorchHead(nn.Linear):
+    """A last layer that gives an Output."""
+
+    def forward(self, x):
+        return Output(x, super().forward(x).float())
 
 
 def images(seed=0):
@@ -250,6 +258,24 @@ def test_it_works_under_no_grad_and_under_autocast():
             low = PGD(0.1, 0.02, 4, loss=loss)(network, x, y, seeded())
         assert low.images.dtype == torch.float32
         assert (low.images - x).abs().max() <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_the_first_gradient_of_kl_from_a_near_start_is_no_rounding(fold):
+    """bfloat16 cannot tell the two predictions apart; what starts far away, and what climbs a label, needs no care."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), TorchHead(4 * 6 * 6, 3))
+    x, y = torch.rand(16, 2, 8, 8), torch.zeros(16, dtype=torch.int64)
+
+    def agreement(**form):
+        attack = PGD(0.1, 0.02, 1, fold=fold, **form)
+        exact = attack(network, x, y, seeded()).images
+        with torch.autocast("cpu", torch.bfloat16):
+            return float((attack(network, x, y, seeded()).images == exact).double().mean())
+
+    assert agreement(loss="kl") == 1.0
+    assert agreement(loss="kl", start="uniform") < 1.0  # in bfloat16, so some signs differ
+    assert agreement(loss="ce") < 1.0
 
 
 def test_half_precision_images_become_float32():

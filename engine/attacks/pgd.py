@@ -7,14 +7,16 @@ step, onto the l-infinity ball around x and onto the pixel range [0, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from engine.attacks import graphs
 from engine.losses import cross_entropy_per_sample, kl_divergence_per_sample, margin, wide
 from engine.models.fold import folded
 from engine.step import split
@@ -85,16 +87,20 @@ class PGD:
         become float32.
         """
         x = wide(x.detach())
-        with torch.enable_grad(), batchnorm_mode(network, self.batchnorm), self._form(network):
+        with torch.enable_grad(), batchnorm_mode(network, self.batchnorm):
             return self._climb(network, x, y, generator)
-
-    def _form(self, network: nn.Module) -> AbstractContextManager[None]:
-        return folded(network) if self.fold and self.batchnorm == "eval" else nullcontext()
 
     def _climb(self, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
         eps, step_size = _over(self.eps, x), _over(self.step_size, x)
         low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-        target = self.logits(network, x) if self.loss == "kl" else None  # the same at every step
+        near = self._starts_near(x)
+        exactly = partial(torch.autocast, x.device.type, enabled=False) if near else nullcontext
+        form = first = self._form(network)
+        with exactly():
+            if near:
+                first = self._form(network)
+            target = self.logits(first, x) if self.loss == "kl" else None  # the same at every step
+        find, find_first = self._finder(form, x), self._finder(first, x)
         images = self._starting_point(x, generator)
         correct = torch.zeros_like(y)
         taken = torch.zeros_like(y)
@@ -103,7 +109,8 @@ class PGD:
         longest = int(self.steps.max()) if isinstance(self.steps, Tensor) else self.steps
         everyone = self.stop is None and not isinstance(self.steps, Tensor)
         for step in range(longest):
-            logits, gradient = self._gradient(network, images, y, target)
+            with nullcontext() if step else exactly():
+                logits, gradient = (find if step else find_first)(images, y, target)
             moving = limit > step
             if self.stop is not None:
                 moving = moving & self.stop(logits, y, step)
@@ -117,6 +124,25 @@ class PGD:
             correct += moving & (logits.argmax(dim=1) == y)
             taken += moving
         return Attacked(images.clamp(0, 1), correct, taken)
+
+    def _form(self, network: nn.Module) -> nn.Module:
+        """What is asked in place of `network`, in the precision of this moment."""
+        return folded(network) if self.fold and self.batchnorm == "eval" else network
+
+    def _starts_near(self, x: Tensor) -> bool:
+        """Whether bfloat16 would round the first iterate's prediction by more than it differs from that of x: KL would
+        climb noise then, and end several per cent away (benchmarks/quality.py). So the first gradient is in float32.
+        """
+        return self.loss == "kl" and self.start != "uniform" and torch.is_autocast_enabled(x.device.type)
+
+    def _finder(self, form: nn.Module, x: Tensor) -> graphs.Gradient:
+        """The gradient, as a CUDA graph on a twin where the host has nothing to say between its steps."""
+        gradient = partial(self._gradient, form)
+        if not self.fold or self.batchnorm == "train":  # no twin
+            return gradient
+        if self.stop is not None or self.micro_batch or not graphs.possible(form, x):
+            return gradient
+        return partial(graphs.recorded(form, self.loss), gradient)
 
     def _starting_point(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "gaussian":

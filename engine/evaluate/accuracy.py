@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine import randomness
 from engine.attacks.pgd import PGD, misclassified
-from engine.attacks.sparing import FEWEST
+from engine.attacks.sparing import renewed
 from engine.data.base import Split
 from engine.models.output import Output
 
@@ -91,13 +91,8 @@ class Unsettled(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Logits [B, C]; their gradient with respect to an image that did not move is 0."""
-        if self.images is None or self.logits is None:
-            logits = self.network(x).logits
-        else:
-            moved = (x != self.images).flatten(1).any(dim=1)
-            count = max(int(moved.sum()), FEWEST)
-            some = moved.to(torch.int8).argsort(descending=True, stable=True)[:count]
-            logits = self.logits.index_copy(0, some, self.network(x[some]).logits)
+        moved = None if self.images is None else (x != self.images).flatten(1).any(dim=1)
+        logits = renewed(lambda some: self.network(some).logits, x, self.logits, moved)
         self.images, self.logits = x.detach(), logits.detach()
         return Output(x.new_empty(len(x), 0), logits)
 
