@@ -22,7 +22,10 @@ from typing import Any
 
 TRAINCTL = [sys.executable, "-m", "trainctl"]
 METRICS = ("natural", "pgd20", "cw20")
-COMMON = {"eval.attacks": '["pgd20", "cw20"]', "eval.checkpoints": '["best"]', "eval.topology": "false"}
+COMMON = {
+    "eval.attacks": '["pgd20", "cw20"]', "eval.checkpoints": '["best"]', "eval.topology": "false",
+    "run.precision": "float32", "run.fold": "false",
+}  # fmt: skip
 RESNET = {"model.arch": "resnet-18", "model.width": "16", "standard.arch": "resnet-18", "standard.width": "16"}
 FASHION = {
     "model.width": "16", "standard.width": "16", "eval.examples": "1000", "run.threads": "1", "data.validation": "0.1",
@@ -97,7 +100,8 @@ def page(pairs: list[dict[str, Any]], seeds: str) -> str:
         "and 0.1 (Fashion-MNIST); the checkpoint is chosen on a validation split, and Fashion-MNIST is tested on "
         "1 000 images. The first two numbers of a row are the baseline's and the twin's mean accuracy in percent, the "
         "third is the mean difference over seeds of the same number, with each seed's difference behind it. With two "
-        "seeds no interval says much; the signs that agree over rows do.", "",
+        "seeds no interval says much; the signs that agree over rows do. All in float32, attacks on the network "
+        "as it is (`run.precision`, `run.fold`).", "",
     ]  # fmt: skip
     missing = []
     for number, (title, (_, changes)) in enumerate(SETTINGS.items()):
