@@ -19,7 +19,7 @@ from engine import options, source
 from engine.recipe import Model, Recipe
 from engine.recipe import Run as RunSection
 
-PACKAGES = ("torch", "torchvision", "numpy", "pyautoattack", "safetensors", "scikit-learn", "pydantic")
+PACKAGES = ("torch", "torchvision", "triton", "numpy", "pyautoattack", "safetensors", "scikit-learn", "pydantic")
 
 COMPILATION_PAYS = 10_000  # steps: minutes once, some milliseconds a step
 
@@ -46,7 +46,7 @@ class Machine:
         return self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
 
-def prepare(run: RunSection, model: Model | None = None) -> Machine:
+def prepare(run: RunSection, model: Model) -> Machine:
     """Set threads and determinism for this process; choose the device and, for M' `model`, the precision.
 
     Raises MachineLacks.
@@ -54,6 +54,8 @@ def prepare(run: RunSection, model: Model | None = None) -> Machine:
     if run.threads:
         torch.set_num_threads(run.threads)
     device = _device(run.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # for what is asked of the current one: streams, graphs, memory
     if run.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
@@ -63,7 +65,7 @@ def prepare(run: RunSection, model: Model | None = None) -> Machine:
     return Machine(device, bfloat16, torch.get_num_threads())
 
 
-def _fast_bfloat16(device: torch.device, model: Model | None) -> bool:
+def _fast_bfloat16(device: torch.device, model: Model) -> bool:
     """Whether `model` is known to train faster in bfloat16 here: a rule, since a measurement could fall out otherwise
     for the next run. A GPU must have the type; a CPU the instructions for it and a network that spends its time in
     wide dense convolutions, which neither small-cnn nor a depthwise one does.
@@ -71,7 +73,7 @@ def _fast_bfloat16(device: torch.device, model: Model | None) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
-    dense = model is not None and model.arch.startswith(("resnet", "wrn"))
+    dense = model.arch.startswith(("resnet", "wrn"))
     return dense and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
@@ -105,8 +107,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def environment(recipe: Recipe, machine: Machine) -> dict[str, Any]:
-    """Content of env.json."""
+def environment(recipe: Recipe, machine: Machine, compiled: bool = False) -> dict[str, Any]:
+    """Content of env.json. `compiled`: the networks are."""
     came = source.origin(options.PACKAGE.parent)
     cuda = machine.device.type == "cuda"
     return {
@@ -121,6 +123,7 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, Any]:
         "cuda": torch.version.cuda if cuda else None,
         "threads": machine.threads,
         "precision": "bfloat16" if machine.bfloat16 else "float32",
+        "compiled": compiled,
         "reproducible": machine.reproducible,
         "argv": sys.argv,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),

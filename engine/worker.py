@@ -24,7 +24,7 @@ from engine.ending import DONE, USAGE, ending
 from engine.evaluate import embedding
 from engine.evaluate.protocols import threat
 from engine.evaluate.run import Stopped, evaluate_checkpoint
-from engine.events import EventLog
+from engine.events import EventLog, read
 from engine.lifecycle import Lifecycle
 from engine.machine import Machine
 from engine.methods.base import Method
@@ -70,7 +70,8 @@ def evaluate(folder: Path, attacks: Sequence[str], which: Sequence[str]) -> int:
             setup = machine.prepare(recipe.run, recipe.model)
             splits, networks = _load(recipe, setup)
             log = EventLog(rundir.events, narrate.say)
-            _evaluate(recipe, splits, networks, setup, life, log, which)
+            with _told(lambda message: log.write("warning", message=message)):
+                _evaluate(recipe, splits, networks, setup, life, log, which)
         except BaseException as error:
             return _refused(error, life)
         return DONE
@@ -129,26 +130,28 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         log.close()
         replace(rundir.events, rundir.events.read_bytes()[: position or 0])
         trainer.log = log = EventLog(rundir.events, narrate.say)
+    # What is found out anew by a resumed run was told by the one before it, if that came so far.
+    known = {event.get("message") for _, event in read(rundir.events.read_bytes()) if event["event"] == "warning"}
+
+    def tell(message: str) -> None:
+        if message in known:
+            print(f"warning: {message}", flush=True)
+        else:
+            log.write("warning", message=message)
+
     steps = recipe.schedule.epochs * -(-len(splits.train) // recipe.optim.batch_size)
     wanted = machine.compiles(recipe.run, setup.device, steps)
     trouble = compile_networks(networks, setup.device) if wanted else ""
+    compiled = wanted and not trouble
+    rundir.write_json("env.json", machine.environment(recipe, setup, compiled))
     if position is None:
-        say_start(log, recipe, setup, splits, networks, compiled=wanted and not trouble)
-        if trouble:
-            said = f"run.compile = {recipe.run.compile}, but torch.compile failed, so without it: {trouble}"
-            log.write("warning", message=said)
-
-    # A resumed run's events are those of an uninterrupted one, where this was told when it happened first.
-    def tell(message: str) -> None:
-        if position is None:
-            log.write("warning", message=message)
-        else:
-            print(f"warning: {message}", flush=True)
-
+        say_start(log, recipe, setup, splits, networks, compiled=compiled)
+    if trouble:
+        tell(f"run.compile = {recipe.run.compile}, but torch.compile failed, so without it: {trouble}")
     with _told(tell):
         trainer.run()
-    with networks.eager():
-        _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
+        with networks.eager():
+            _evaluate(recipe, splits, networks, setup, life, log, recipe.eval.checkpoints)
 
 
 @contextmanager

@@ -105,15 +105,22 @@ def test_a_warning_is_told_once_and_strangers_warnings_are_let_through() -> None
     assert told == ["slow"]
 
 
-def test_a_run_says_so_as_an_event_and_a_resumed_one_only_in_its_log(
-    make_folder: Make, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_graphs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A GPU that records nothing; settings of a short run."""
+
     def unable(work: object) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graphs, "possible", lambda network, x: True)
     monkeypatch.setattr(graphs, "record", unable)
-    run = make_folder(schedule__epochs=2, eval__attacks=[], eval__topology=False, eval__best_by="natural")
+    return {"schedule__epochs": 2, "eval__attacks": [], "eval__topology": False, "eval__best_by": "natural"}
+
+
+def test_a_run_says_so_as_an_event_and_a_resumed_one_only_in_its_log(
+    make_folder: Make, no_graphs: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_folder(**no_graphs)
     steps = 3
     carry_out(run, until=steps)
     said = [event["message"] for event in read_events(run) if event["event"] == "warning"]
@@ -123,3 +130,15 @@ def test_a_run_says_so_as_an_event_and_a_resumed_one_only_in_its_log(
     carry_out(run)
     assert [event["message"] for event in read_events(run) if event["event"] == "warning"] == said
     assert f"warning: {said[0]}" in capfd.readouterr().out
+
+
+def test_a_resumed_run_tells_what_the_one_before_did_not_come_to(make_folder: Make, no_graphs: dict[str, Any]) -> None:
+    star = {"topology__enabled": True, "topology__variant": "star"}
+    kinds = []
+    for name, until in (("whole", None), ("resumed", 3)):  # in the training of M alone
+        run = make_folder(name, **no_graphs, **star)
+        if until:
+            carry_out(run, until=until)
+        carry_out(run)
+        kinds.append([event["event"] for event in read_events(run) if event["event"] in ("warning", "stage")])
+    assert kinds == [["stage", "stage", "warning", "stage"]] * 2

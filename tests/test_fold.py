@@ -73,7 +73,7 @@ def test_folded_it_computes_the_same(name):
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "wrn-dropout", "mobilenetv3"])
-def test_under_autocast_it_is_as_near_as_the_network_itself(name):
+def test_under_autocast_it_is_about_as_near_as_the_network_itself(name):
     network, x, y = made(name)
     network.eval()
     exact = seen(network, x, y)
@@ -81,7 +81,7 @@ def test_under_autocast_it_is_as_near_as_the_network_itself(name):
         plain, found = seen(network, x, y), seen(folded(network), x, y)
     for one, other, true in zip(found, plain, exact, strict=True):
         assert one.dtype == torch.float32
-        assert 0 < (one - true).norm() < 1.5 * (other - true).norm() + 0.01 * true.norm()
+        assert 0 < (one - true).norm() < 2.5 * (other - true).norm()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -259,4 +259,4 @@ def test_precision_auto_follows_a_rule(monkeypatch, features, arch, bfloat16):
     assert machine.prepare(Run(device="cpu"), model).bfloat16 is bfloat16
     assert machine.prepare(Run(device="cpu", precision="bfloat16"), model).bfloat16
     assert not machine.prepare(Run(device="cpu", precision="float32"), model).bfloat16
-    assert not machine.prepare(Run(device="cpu")).bfloat16
+    assert not machine.prepare(Run(device="cpu"), Model(arch="small-cnn")).bfloat16

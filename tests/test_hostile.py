@@ -796,7 +796,7 @@ def test_weights_that_are_something_else(here: Path, kind: str, pickled: bool, n
 def test_a_recipe_asks_for_it(make_folder: Made, here: Path) -> None:
     star = {"topology.enabled": True, "topology.variant": "star", "standard.weights": str(here / "m.pt")}
     recipe = check(merged(TINY, star))
-    setup = prepare(recipe.run)
+    setup = prepare(recipe.run, recipe.model)
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         worker._load(recipe, setup)
     _, networks = worker._load(check(merged(TINY, {**star, "standard.weights": ""})), setup)
@@ -874,7 +874,7 @@ def test_resuming_from_a_hostile_checkpoint(make_folder: Made) -> None:
     with working(rundir) as life:
         recipe = worker.read_recipe(rundir)
         log = EventLog(rundir.events)
-        trainer = worker.make_trainer(recipe, prepare(recipe.run), life, log, state["recipe"])
+        trainer = worker.make_trainer(recipe, prepare(recipe.run, recipe.model), life, log, state["recipe"])
 
         def refused(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> str:
             checkpoint.save(path, tensors, state)
@@ -901,7 +901,7 @@ def test_evaluating_a_hostile_checkpoint(make_folder: Made) -> None:
     (rundir.path / "recipe.toml").write_text(tomli_w.dumps(TINY))
     recipe = check(TINY)
     rundir.checkpoints.mkdir()
-    _, networks = worker._load(recipe, prepare(recipe.run))
+    _, networks = worker._load(recipe, prepare(recipe.run, recipe.model))
     states: list[dict[str, Any]] = [{}, {"progress": {"stage": "train"}, "rule": "x"}, {"progress": 3}]
     for state in states:
         checkpoint.save(rundir.checkpoint("best"), networks.tensors(), state)

@@ -59,7 +59,9 @@ class Watched:
     def __init__(self, life):
         rundir = life.rundir
         settings = worker.read_recipe(rundir)
-        self.trainer = worker.make_trainer(settings, machine.prepare(settings.run), life, EventLog(rundir.events))
+        self.trainer = worker.make_trainer(
+            settings, machine.prepare(settings.run, settings.model), life, EventLog(rundir.events)
+        )
         networks, method = self.trainer.networks, self.trainer.method
         self.trainer.batches, self.largest = 4, 0
         self.features = [[] for _ in networks.present()]

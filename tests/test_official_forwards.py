@@ -43,7 +43,7 @@ def trainer(life):
     """A Trainer as the worker makes it, and its first batch."""
     rundir = life.rundir
     recipe = worker.read_recipe(rundir)
-    setup = machine.prepare(recipe.run)
+    setup = machine.prepare(recipe.run, recipe.model)
     made = worker.make_trainer(recipe, setup, life, EventLog(rundir.events))
     made.batches = 4
     made._set_mode()

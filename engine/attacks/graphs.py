@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 TOLERANCE = 0.01  # of the gradient's norm: kernels may be chosen otherwise, and bfloat16 rounds to 1 in 256
+
+PATIENCE = 3  # times that numbers which are none let nothing be told
 
 
 class Slower(RuntimeWarning):
@@ -48,9 +51,17 @@ def record(work: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Callable[[], obje
             work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # All graphs share their memory: none runs while another does, and what they leave is copied at once. The stream is
+    # put back here, for a capture that fails leaves its own behind.
+    capture = torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local")
+    with torch.cuda.stream(torch.cuda.current_stream()), capture:
         outputs = work()
     return graph.replay, outputs
+
+
+@cache
+def _pool() -> Any:
+    return torch.cuda.graph_pool_handle()
 
 
 class Recorded:
@@ -61,6 +72,7 @@ class Recorded:
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._replay: Callable[[], object] | None = None
         self._refused = False
+        self._in_vain = 0
 
     def __call__(self, gradient: Gradient, images: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """What `gradient` gives, which must be the same function at each call."""
@@ -80,22 +92,23 @@ class Recorded:
 
     def _try(self, gradient: Gradient, given: list[Tensor], expected: tuple[Tensor, Tensor]) -> None:
         """Record the gradient for batches like `given`, for which it is `expected`."""
-        static = [one.detach().clone() for one in given]
-        cached = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)  # a cast made before would not be made again by a replay
+        # Of another order, so that a graph that does nothing is not taken for one that works.
+        static = [one.detach().flip(0) for one in given]
         try:
             replay, outputs = record(lambda: gradient(static[0], static[1], static[2] if len(static) > 2 else None))
+            for there, one in zip(static, given, strict=True):
+                there.copy_(one)
             replay()
             trouble = _difference(outputs, expected)
         except (RuntimeError, ValueError) as error:  # what a network does that cannot be recorded, or no memory
             trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-        finally:
-            torch.set_autocast_cache_enabled(cached)
         if trouble is None:
             self._inputs, self._outputs, self._replay = static, outputs, replay
-        elif trouble:
-            self._refused = True
-            self._inputs, self._outputs, self._replay = [], None, None
+            return
+        self._in_vain += 1
+        self._refused = bool(trouble) or self._in_vain == PATIENCE
+        self._inputs, self._outputs, self._replay = [], None, None
+        if trouble:
             warnings.warn(f"attacks run without a CUDA graph: {trouble}", Slower, stacklevel=2)
 
 

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from engine.attacks import graphs
 from engine.losses import cross_entropy_per_sample, kl_divergence_per_sample, margin, wide
 from engine.models.fold import folded
+from engine.precision import exactly
 from engine.step import split
 
 Loss = Literal["ce", "kl", "margin"]
@@ -94,13 +95,14 @@ class PGD:
         eps, step_size = _over(self.eps, x), _over(self.step_size, x)
         low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
         near = self._starts_near(x)
-        exactly = partial(torch.autocast, x.device.type, enabled=False) if near else nullcontext
-        form = first = self._form(network)
-        with exactly():
+        care = partial(exactly, x.device.type) if near else nullcontext
+        form = self._form(network)
+        find = find_first = self._finder(form, x)
+        with care():
             if near:
-                first = self._form(network)
-            target = self.logits(first, x) if self.loss == "kl" else None  # the same at every step
-        find, find_first = self._finder(form, x), self._finder(first, x)
+                form = self._form(network)
+                find_first = partial(self._gradient, form)
+            target = self.logits(form, x) if self.loss == "kl" else None  # the same at every step
         images = self._starting_point(x, generator)
         correct = torch.zeros_like(y)
         taken = torch.zeros_like(y)
@@ -109,14 +111,14 @@ class PGD:
         longest = int(self.steps.max()) if isinstance(self.steps, Tensor) else self.steps
         everyone = self.stop is None and not isinstance(self.steps, Tensor)
         for step in range(longest):
-            with nullcontext() if step else exactly():
+            with nullcontext() if step else care():
                 logits, gradient = (find if step else find_first)(images, y, target)
             moving = limit > step
             if self.stop is not None:
                 moving = moving & self.stop(logits, y, step)
                 if not bool(moving.any()):
                     break
-            moved = gradient.sign_().mul_(step_size).add_(images)  # in place, for the gradient serves nothing else
+            moved = gradient.sign().mul_(step_size).add_(images)
             if self.noise:
                 moved += self.noise * _normal(x, generator)
             moved.clamp_(low, high)

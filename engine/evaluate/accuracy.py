@@ -14,6 +14,7 @@ from engine.attacks.pgd import PGD, misclassified
 from engine.attacks.sparing import renewed
 from engine.data.base import Split
 from engine.models.output import Output
+from engine.precision import without_tf32
 
 Poll = Callable[[], None]
 """Called between batches; what it raises ends the evaluation (a stop that somebody asked for)."""
@@ -57,16 +58,20 @@ class Outcomes:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Eval mode and full float32 (no TF32) inside; every module's own mode and the settings are restored after."""
+    """Eval mode and full float32 (no TF32) inside; every module's own mode and the settings are restored after.
+
+    cuDNN looks for no fastest kernel: attacks ask about however many images stand, and it would look for each number.
+    """
     modes = [(module, module.training) for network in networks for module in network.modules()]
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    looks = torch.backends.cudnn.benchmark
     try:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
         for network in networks:
             network.eval()
-        yield
+        with without_tf32():
+            yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+        torch.backends.cudnn.benchmark = looks
         for module, training in modes:
             module.training = training
 

@@ -29,8 +29,10 @@ def folded(network: nn.Module) -> nn.Module:
     It has the weights that the network has at this moment, and is the same object again at the next call, brought up
     to date, unless the network was changed in more than its numbers. Under autocast its convolutions are rounded
     once, here, and not in each forward. Folded is what follows a convolution in an nn.Sequential or by the attribute
-    `folds` of a module ({convolution: BatchNorm}). What else the modules hold (settings, hooks) they share. The
-    network itself does not know of its twin, which ends with it.
+    `folds` of a module ({convolution: BatchNorm}); so nobody may take the convolution's output out of a Sequential.
+    What else the modules hold (settings, hooks) they share; a module whose settings change with each forward gets a new
+    twin each time. The network itself does not know of its twin, which ends with it, unless one of its modules
+    refers back to it.
     """
     device = next((tensor.device.type for tensor in chain(network.parameters(), network.buffers())), "cpu")
     rounded = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -147,7 +149,7 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, _BatchNorm]]:
     places = Counter(child for module in network.modules() for child in module._modules.values())
     for module in network.modules():
         children = module._modules
-        if isinstance(module, nn.Sequential):
+        if type(module).forward is nn.Sequential.forward:
             found = list(pairwise(children.values()))
         else:
             found = [(children.get(one), children.get(other)) for one, other in getattr(module, "folds", {}).items()]
