@@ -162,6 +162,45 @@ def test_values_that_vary_within_a_side_are_listed(home: Home) -> None:
     assert differing(compare(home)) == {"threads": (1, [1, 2])}
 
 
+@pytest.mark.parametrize(
+    ("key", "changed", "values"),
+    [
+        ("run.fold", {"recipe_table": {"run": {"fold": False}}}, (True, False)),
+        ("run.micro_batch", {"recipe_table": {"run": {"micro_batch": 8}}}, (0, 8)),
+        ("precision", {"env": environment() | {"precision": "bfloat16"}}, ("float32", "bfloat16")),
+        ("compiled", {"env": environment() | {"compiled": True}}, (False, True)),
+    ],
+)
+def test_what_changes_the_computation_is_said(
+    home: Home, key: str, changed: dict[str, Any], values: tuple[Any, Any]
+) -> None:
+    pair(home, **changed)
+    assert differing(compare(home)) == {key: values}
+    make_run(home, "base1", seed=1, **changed)
+    make_run(home, "twin1", seed=1, topology=True)
+    both = sorted(values, key=repr)
+    assert differing(compare(home)) == {key: (both, both)}  # both sides average over unequal runs, if alike
+
+
+def test_runs_older_than_the_keys_neither_fold_nor_compile(home: Home) -> None:
+    pair(home, env=environment() | {"compiled": False}, recipe_table={"run": {"fold": False}})
+    old = home.run("base0").recipe
+    written = old.read_text()
+    old.write_text(written.replace("\nfold = true\n", "\n"))
+    assert differing(compare(home)) == {}
+    old.write_text(written)
+    assert differing(compare(home)) == {"run.fold": (True, False)}
+
+
+def test_runs_that_wait_have_no_precision_that_could_differ(home: Home) -> None:
+    pair(home)
+    for name, topology in (("base1", False), ("twin1", True)):
+        make_run(home, name, seed=1, topology=topology, status="queued")
+    found = compare(home, select.resolve(home, ["method=trades"]))
+    assert found.pairs[0].train.runs == ("twin0", "twin1")
+    assert differing(found) == {}
+
+
 def test_different_threat_models_are_said(home: Home) -> None:
     pair(home, threats={"pgd20": {**THREATS["pgd20"], "eps": 0.2, "seed": 9}})
     found = compare(home)

@@ -45,14 +45,14 @@ def test_no_heavy_import(tmp_path: Path, arguments: list[str]) -> None:
     assert imported(home, *arguments) & HEAVY == set()
 
 
-@pytest.mark.parametrize("command", ["ls", "compare"])
+@pytest.mark.parametrize("command", ["ls", "compare", "queue", "queue continue"])
 def test_no_schema_is_made_to_show_runs(tmp_path: Path, command: str) -> None:
     """Neither the recipe's nor one by which Typer would convert what nobody has typed."""
     home = Home(tmp_path / "home")
     make_run(home, "aaaa")
     make_run(home, "bbbb", topology=True)
     imported(home.path, "ls")
-    assert imported(home.path, command) & (HEAVY | {"pydantic", "psutil"}) == set()
+    assert imported(home.path, *command.split()) & (HEAVY | {"pydantic", "psutil"}) == set()
 
 
 def test_version_needs_nothing(tmp_path: Path) -> None:

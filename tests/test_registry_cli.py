@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from folders import PGD, THREATS, append, make_run
 from trainctl.cli.app import run
 from trainctl.cli.ls import age
 from trainctl.home import Home
-from trainctl.registry import ingest, select
+from trainctl.registry import ingest, schema, select
 
 ROOT = Path(__file__).parent.parent
 Shell = Callable[..., tuple[int, str, str]]
@@ -101,6 +102,27 @@ def test_ls_looks_closely_at_what_it_lists(home: Home, sh: Shell, monkeypatch: p
         (home.run(name).path / "labels.json").write_text('{"tags": ["second"]}')
     assert sh("ls", "-n", "1")[1].count("#second") == 1
     assert sh("ls")[1].count("#second") == 2
+
+
+def test_ls_waits_for_another_writer_only_once(home: Home, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(home, "aaaa")
+    ingest.refresh(home)
+    make_run(home, "bbbb")
+    waited: list[float] = []
+
+    def writing(home: Home, wait: float) -> AbstractContextManager[bool]:
+        waited.append(wait)
+        return schema_writing(home, 0.0)
+
+    schema_writing = schema.writing
+    monkeypatch.setattr(schema, "writing", writing)
+    with schema_writing(home, 0.0) as alone:
+        assert alone
+        out = sh("ls")[1]
+        assert "aaaa" in out and "bbbb" not in out
+    assert waited == [ingest.WAIT]
+    assert "bbbb" in sh("ls")[1]
+    assert len(waited) == 3  # two looks, if nobody is in the way
 
 
 def test_options_are_converted_and_defaults_are_not_lost(home: Home, sh: Shell) -> None:

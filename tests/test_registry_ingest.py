@@ -394,12 +394,13 @@ def test_another_writer_is_waited_for_only_briefly(home: Home, monkeypatch: pyte
     monkeypatch.setattr(ingest, "WAIT", 0.1)
     with schema.writing(home, 0) as alone:
         assert alone
-        ingest.refresh(home)
+        assert not ingest.refresh(home)
+        assert not ingest.freshen(home)
         assert len(query.runs(home)) == 1
         monkeypatch.setattr(ingest, "FIRST_WAIT", 0.1)
         with pytest.raises(MachineError, match="another process"):
             ingest.rebuild(home)
-    ingest.refresh(home)
+    assert ingest.refresh(home)
     assert len(query.runs(home)) == 2
 
 

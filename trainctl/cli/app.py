@@ -88,6 +88,10 @@ class Command(TrustsDefaults, TyperCommand):
     """A command as Typer makes it."""
 
 
+class Group(TrustsDefaults, TyperGroup):
+    """A group of commands as Typer makes it."""
+
+
 class LazyCommand(TyperCommand):
     """Stands for a command in lists and completions; imports it when its arguments are to be read."""
 
@@ -103,10 +107,14 @@ class LazyCommand(TyperCommand):
             single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
             single.command(name, cls=Command)(found)
             found = single
+        else:
+            found.info.cls = Group
+            for command in found.registered_commands:
+                command.cls = Command
         return typer.main.get_command(found)
 
 
-class LazyGroup(TrustsDefaults, TyperGroup):
+class LazyGroup(Group):
     """The commands of `COMMANDS`, in that order."""
 
     def __init__(self, **settings: Any) -> None:

@@ -69,10 +69,10 @@ def ls(
 
 def _newest(home: Home, number: int, archived: bool) -> tuple[list[RunRow], int]:
     """The newest runs, oldest first, and how many there are; those that are archived only with `archived`."""
-    rows: list[RunRow] = []
-    total = 0
-    for brief in (True, False):  # a brief look at all runs, then a close one at those that are listed
-        ingest.freshen(home, None if brief else [row.id for row in rows], brief=brief)
+    looked = ingest.freshen(home, brief=True)
+    rows, total = _window(home, number, archived)
+    if looked:  # and need not wait for another process: now closely, at those that are listed
+        ingest.freshen(home, [row.id for row in rows])
         rows, total = _window(home, number, archived)
     return rows, total
 

@@ -15,8 +15,11 @@ _SILENT = {
     "run.seed", "run.device", "run.threads", "run.log_every", "run.gpus", "run.max_hours", "run.retries",
     "run.shrink_on_oom",
 }  # fmt: skip
-MICRO_BATCH = "run.micro_batch"  # in no group's hash, so that runs of one side may differ in it
-_ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "plugins")
+MICRO_BATCH, FOLD = "run.micro_batch", "run.fold"
+_ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "compiled", "plugins")
+# What steps compute depends on these, no group's hash does: runs that are averaged may differ in them, which is said
+# also where both sides do so alike.
+_WITHIN = (MICRO_BATCH, FOLD, "precision", "compiled")
 
 
 def differences(baseline: list[Member], train: list[Member]) -> tuple[dict[str, Any], ...]:
@@ -29,7 +32,7 @@ def differences(baseline: list[Member], train: list[Member]) -> tuple[dict[str, 
     found = []
     for key in dict.fromkeys([*left, *right]):
         before, after = left.get(key, [None]), right.get(key, [None])
-        apart = before != after or (key == MICRO_BATCH and len(before) > 1)
+        apart = before != after or (key in _WITHIN and _mixed(before))
         if apart and (not key.startswith("standard.") or _needs_standard(baseline)):
             found.append({"key": key, "baseline": _one(before), "train": _one(after)})
     return tuple(found)
@@ -67,13 +70,10 @@ def _facts(side: list[Member]) -> dict[str, list[Any]]:
 
 
 def _of(member: Member) -> Iterable[tuple[str, Any]]:
-    for key, value in member.settings.items():
-        if (
-            "." in key and key not in _SILENT and key != MICRO_BATCH and not key.startswith("topology.")
-        ):  # others are words, as the title
+    for key, value in _completed(member.settings).items():
+        if "." in key and key not in _SILENT and not key.startswith("topology."):  # others are words, as the title
             yield key, value
-    yield MICRO_BATCH, _micro_batch(member.settings)
-    env = member.env
+    env = {"compiled": False, **member.env} if member.env else {}  # it is younger than the rest
     yield from ((key, env.get(key)) for key in _ENVIRONMENT if key in env)
     packages, git = env.get("packages"), env.get("git")
     if isinstance(packages, dict):
@@ -84,6 +84,16 @@ def _of(member: Member) -> Iterable[tuple[str, Any]]:
         yield "uncommitted changes", hashlib.sha256(str(patch).encode()).hexdigest()[:8] if patch else "none"
     if member.rule:
         yield "checkpoint rule", member.rule
+
+
+def _mixed(values: list[Any]) -> bool:
+    """True if the runs of a side are known to differ: None is a run without env.json, as one that waits."""
+    return sum(value is not None for value in values) > 1
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with what a recipe stands for that is older than a key: the engine folded nothing then."""
+    return {**settings, FOLD: settings.get(FOLD, False), MICRO_BATCH: _micro_batch(settings)}
 
 
 def _micro_batch(settings: dict[str, Any]) -> Any:

@@ -37,41 +37,44 @@ TICK = 2_000_000_000
 _WATCHED = ("run.json", "events.jsonl", "exit.json", "heartbeat.json", "launch.json", "labels.json", "recipe.toml")
 
 
-def refresh(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> None:
+def refresh(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> bool:
     """Read what is new in all run folders, or in those of the ids `runs`; forget runs whose folder is gone.
 
     A `brief` look takes a run that has ended as it is while its folder has got no other file and events.jsonl is as it
     was. It misses only what somebody wrote *into* another file, where trainctl and the engine replace files.
-    If another process is doing so, wait for it briefly and return. Raises MachineError if the index cannot be written.
+    If another process is doing so, wait for it briefly and return. True if this one could write the index. Raises
+    MachineError if nobody can.
     """
     if not home.path.is_dir() or (not home.index.exists() and not home.run_dirs()):
-        return
+        return False
     readable_only = home.index.exists() and not os.access(home.index.parent, os.W_OK)
     if readable_only:  # somebody else's home: what its owner has indexed is what there is to see
-        return
+        return False
     with schema.writing(home, WAIT if home.index.exists() else FIRST_WAIT) as alone:
         if alone:
             _mended(home, lambda connection: _bring_up(connection, home, runs, brief))
+        return alone
 
 
-def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> None:
+def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> bool:
     """As `refresh` for whoever only looks: an index that cannot be written is taken as it is, with a warning `Stale`;
     where there is none, this process gets one in memory.
 
     So runs can be listed, stopped and deleted when the disk is full. Raises MachineError if memory has no room either.
     """
     try:
-        refresh(home, runs, brief=brief)
+        return refresh(home, runs, brief=brief)
     except MachineError as error:
-        instead = "this is what it held before"
+        written, instead = False, "this is what it held before"
         if not home.index.exists():
             instead = "the run folders were read without it"
             try:
                 index_in_memory(home)
-                refresh(home, runs, brief=brief)
+                written = refresh(home, runs, brief=brief)
             except (MachineError, OSError):
                 raise error from None
         warnings.warn(Stale(f"{error}; {instead}. Mend it: {error.hint}"), stacklevel=2)
+        return written
 
 
 def rebuild(home: Home) -> int:
