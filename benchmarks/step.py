@@ -16,6 +16,8 @@ the same rounds; the operations are counted, not estimated. `data` is what makin
 Memory is the most that a step holds above what there was before it: activations, gradients and what is in between, as
 torch allocates them.
 
+--profile says, of each line's auto step, which operations take how much of it, by torch's profiler.
+
 All 36 lines take half an hour of one core; batches are of 64 images, but of 16 where a step takes half a minute
 otherwise. What a width of 64 costs at 64 images: --networks resnet-18:64 --methods at,trades --train without.
 """
@@ -124,6 +126,16 @@ def peak_memory(work: Callable[[], Any]) -> float:
     return max(accumulate(change for _, change in changes)) / 2**20
 
 
+def profiled(work: Callable[[], Any]) -> dict[str, float]:
+    """Share of the time of `work` that each kind of operation takes by itself, the largest first."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        work()
+    events = found.key_averages()
+    whole = sum(event.self_cpu_time_total for event in events)
+    shares = {event.key: event.self_cpu_time_total / whole for event in events}
+    return dict(sorted(shares.items(), key=lambda item: -item[1])[:8])
+
+
 def measure(
     method: str, network: str, train: bool, data: Path, rounds: range, lean: bool, compiled: bool
 ) -> dict[str, Any]:
@@ -175,6 +187,7 @@ def measure(
         "attack": shares["attack"], "forward": shares["forward"] - shares["L_TP"], "L_TP": shares["L_TP"],
         "backward": 1 - shares["attack"] - shares["forward"], "data": middle["data"] / middle["auto"],
         "peak": counter.total / middle["auto"] / (2 * 1024**3 / middle["product"]), "bfloat16": engine.bfloat16,
+        "profile": lambda: profiled(lambda: engine.step(batch)),
     }  # fmt: skip
 
 
@@ -203,6 +216,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lean", action="store_true", help="no textbook attack asks for gradients of parameters")
     parser.add_argument("--compile", action="store_true", help="auto with run.compile = on")
+    parser.add_argument("--profile", action="store_true", help="operations by their share of the auto step, too")
     parser.add_argument("--quick", action="store_true", help="at and trades on resnet-18:16, few rounds")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -227,6 +241,8 @@ def main() -> None:
                         continue  # no x', which L_TP needs
                     found = measure(method, network, train, data, rounds, arguments.lean, arguments.compile)
                     print(line(network, method, train, found), flush=True)
+                    if arguments.profile:
+                        print("    " + ", ".join(f"{name} {share:.1%}" for name, share in found["profile"]().items()))
 
 
 def line(network: str, method: str, train: bool, found: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dashboard import Watched, made, opened, screen_text, told, until
+from textual.command import CommandPalette
 from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widgets import Input
@@ -115,3 +116,15 @@ async def test_a_name_of_nobody_is_refused_at_the_field(home: Home) -> None:
         pilot.app.screen.query_one(Input).value = "~nobody-at-all/x.md"
         await pilot.press("enter")
         await until(pilot, lambda: "there is no home folder for" in screen_text(pilot))
+
+
+async def test_the_palette_opens_while_the_one_before_is_still_being_closed(home: Home) -> None:
+    async with Watched(home).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        for _ in range(5):
+            pilot.app.action_command_palette()
+            await pilot.pause()
+            pilot.app.pop_screen()
+        pilot.app.action_command_palette()
+        await pilot.pause()
+        assert CommandPalette.is_open(pilot.app)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from textual.app import SystemCommand
+from textual.command import CommandPalette
 from textual.screen import Screen
 
 from trainctl.errors import UsageError
@@ -98,6 +99,11 @@ class Dashboard(OneKeyAtATime):
         except Exception as error:
             self.notify(explain(error, self.home), severity="error", markup=False)
             return True
+
+    def action_command_palette(self) -> None:
+        """Open the palette. It gets no id, since one that is just being closed still has its own."""
+        if not CommandPalette.is_open(self):
+            self.push_screen(CommandPalette())
 
     def remember(self, **changes: Any) -> None:
         """Change settings, and keep them for the next time."""
