@@ -102,7 +102,7 @@ class Dashboard(OneKeyAtATime):
 
     def action_command_palette(self) -> None:
         """Open the palette. It gets no id, since one that is just being closed still has its own."""
-        if not CommandPalette.is_open(self):
+        if not isinstance(self.screen, CommandPalette):
             self.push_screen(CommandPalette())
 
     def remember(self, **changes: Any) -> None:
