@@ -129,7 +129,11 @@ class PGD:
 
     def _form(self, network: nn.Module) -> nn.Module:
         """What is asked in place of `network`, in the precision of this moment."""
-        return folded(network) if self.fold and self.batchnorm == "eval" else network
+        return folded(network) if self._folds else network
+
+    @property
+    def _folds(self) -> bool:
+        return self.fold and self.batchnorm == "eval"
 
     def _starts_near(self, x: Tensor) -> bool:
         """Whether bfloat16 would round the first iterate's prediction by more than it differs from that of x: KL would
@@ -140,9 +144,7 @@ class PGD:
     def _finder(self, form: nn.Module, x: Tensor) -> graphs.Gradient:
         """The gradient, as a CUDA graph on a twin where the host has nothing to say between its steps."""
         gradient = partial(self._gradient, form)
-        if not self.fold or self.batchnorm == "train":  # no twin
-            return gradient
-        if self.stop is not None or self.micro_batch or not graphs.possible(form, x):
+        if not self._folds or self.stop is not None or self.micro_batch or not graphs.possible(form, x):
             return gradient
         return partial(graphs.recorded(form, self.loss), gradient)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from engine import randomness
 from engine.attacks.pgd import PGD, misclassified
 from engine.attacks.sparing import renewed
 from engine.data.base import Split
+from engine.models.fold import folded
 from engine.models.output import Output
 from engine.precision import without_tf32
 
@@ -102,6 +103,15 @@ class Unsettled(nn.Module):
         return Output(x.new_empty(len(x), 0), logits)
 
 
+def _asked(network: nn.Module, attack: PGD) -> tuple[nn.Module, PGD]:
+    """What `attack` asks in place of `network`, and how. All batches share a twin, since Unsettled, which is new for
+    each of them, asks it and gets none of its own.
+    """
+    if attack.stop is not misclassified:
+        return network, attack
+    return Unsettled(folded(network) if attack.fold else network), replace(attack, fold=False)
+
+
 def batches(
     network: nn.Module,
     split: Split,
@@ -128,8 +138,8 @@ def batches(
         y = split.labels[part.to(split.labels.device)].to(device)
         with evaluating(network), torch.autocast(device.type, enabled=False):
             if attack is not None:
-                attacked = Unsettled(network) if attack.stop is misclassified else network
-                x = attack(attacked, x, y, randomness.generator(device, seed, "evaluate", metric, number)).images
+                attacked, make = _asked(network, attack)
+                x = make(attacked, x, y, randomness.generator(device, seed, "evaluate", metric, number)).images
             with torch.no_grad():
                 output = network(x)
         yield Evaluated(y, x, output)
