@@ -152,8 +152,8 @@ def measure(line: Line, seed: int, home: Path) -> Found:
 
 def accuracies(run: RunDir) -> dict[str, float]:
     """What the run's own evaluation says of its last checkpoint."""
-    found = [event for _, event in events.read(run.events.read_bytes()) if event["event"] == "eval"]
-    return {event["metric"]: event["value"] for event in found}
+    with open(run.events, "rb") as lines:
+        return {event["metric"]: event["value"] for event in events.of_kind(lines, "eval")}
 
 
 def trainer(recipe: Any) -> Any:

@@ -25,7 +25,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -125,3 +125,9 @@ def read(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             yield start, event
+
+
+def of_kind(lines: Iterable[bytes], kind: str) -> Iterator[dict[str, Any]]:
+    """The events `kind` among `lines`, as of an open events.jsonl: few among many steps, which are not parsed."""
+    word = f'"{kind}"'.encode()
+    return (event for _, event in read(b"".join(line for line in lines if word in line)) if event["event"] == kind)

@@ -107,8 +107,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def environment(recipe: Recipe, machine: Machine, compiled: bool = False) -> dict[str, Any]:
-    """Content of env.json. `compiled`: the networks are."""
+def environment(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """Content of env.json, as long as nothing is compiled."""
     came = source.origin(options.PACKAGE.parent)
     cuda = machine.device.type == "cuda"
     return {
@@ -123,7 +123,7 @@ def environment(recipe: Recipe, machine: Machine, compiled: bool = False) -> dic
         "cuda": torch.version.cuda if cuda else None,
         "threads": machine.threads,
         "precision": "bfloat16" if machine.bfloat16 else "float32",
-        "compiled": compiled,
+        "compiled": False,
         "reproducible": machine.reproducible,
         "argv": sys.argv,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),

@@ -24,7 +24,7 @@ from engine.ending import DONE, USAGE, ending
 from engine.evaluate import embedding
 from engine.evaluate.protocols import threat
 from engine.evaluate.run import Stopped, evaluate_checkpoint
-from engine.events import EventLog, read
+from engine.events import EventLog, of_kind
 from engine.lifecycle import Lifecycle
 from engine.machine import Machine
 from engine.methods.base import Method
@@ -113,7 +113,8 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     recipe = read_recipe(rundir)
     life.limit(recipe.run.max_hours)
     setup = machine.prepare(recipe.run, recipe.model)
-    rundir.write_json("env.json", machine.environment(recipe, setup))
+    environment = machine.environment(recipe, setup)
+    rundir.write_json("env.json", environment)
     rundir.checkpoints.mkdir(exist_ok=True)
     _sweep(rundir)
     if not rundir.events.exists():
@@ -131,7 +132,8 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         replace(rundir.events, rundir.events.read_bytes()[: position or 0])
         trainer.log = log = EventLog(rundir.events, narrate.say)
     # What is found out anew by a resumed run was told by the one before it, if that came so far.
-    known = {event.get("message") for _, event in read(rundir.events.read_bytes()) if event["event"] == "warning"}
+    with open(rundir.events, "rb") as lines:
+        known = {str(event.get("message")) for event in of_kind(lines, "warning")}
 
     def tell(message: str) -> None:
         if message in known:
@@ -143,7 +145,8 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
     wanted = machine.compiles(recipe.run, setup.device, steps)
     trouble = compile_networks(networks, setup.device) if wanted else ""
     compiled = wanted and not trouble
-    rundir.write_json("env.json", machine.environment(recipe, setup, compiled))
+    if compiled:
+        rundir.write_json("env.json", {**environment, "compiled": True})
     if position is None:
         say_start(log, recipe, setup, splits, networks, compiled=compiled)
     if trouble:

@@ -180,12 +180,12 @@ def _threats(run: RunDir) -> dict[str, Threat]:
     """What the numbers of `Progress.results` were measured under, by metric."""
     try:
         with open(run.events, "rb", opener=regular) as file:
-            lines = b"".join(line for line in file if b'"eval"' in line)  # few among many steps
+            evals = list(events.of_kind(file, "eval"))
     except OSError:
         return {}
     found: dict[str, dict[str, Threat]] = {}
-    for _, event in events.read(lines):
-        if event["event"] == "eval" and events.number(event.get("value")) is not None:
+    for event in evals:
+        if events.number(event.get("value")) is not None:
             found.setdefault(str(event.get("checkpoint", "")), {})[str(event.get("metric", ""))] = threat(event)
     return found.get("best") or found.get("last") or {}
 
