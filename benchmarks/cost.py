@@ -26,11 +26,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
+import step
 import torch
-from step import made_up
 from torch import nn
 
-from engine import machine, worker
 from engine.data.batches import Batches
 from engine.losses import cross_entropy
 from engine.networks import build_optimizer
@@ -42,43 +41,40 @@ EPOCH = 50_000  # images, as CIFAR has
 AGAIN = 4  # times that what follows the attack is taken in a round
 N, D = 128, 640  # the paper's batch, and the features of its WRN-34-10
 SHARE = 0.01
-clock = time.process_time
 
 
-class Steps:
+class Steps(step.Engine):
     """Training steps of the engine on one batch, split behind the attack."""
 
     def __init__(self, recipe: Any) -> None:
-        setup = machine.prepare(recipe.run, recipe.model)
-        self.bfloat16 = setup.bfloat16
-        self.trainer = trainer = worker.make_trainer(recipe, setup, cast(Any, None), cast(Any, None))
-        trainer.batches = 1
+        super().__init__(recipe)
         size = recipe.optim.batch_size
-        batches = Batches(trainer.splits.train, size, crop=4, padding="zeros", flip=True, seed=1, device="cpu")
+        batches = Batches(self.trainer.splits.train, size, crop=4, padding="zeros", flip=True, seed=1, device="cpu")
         self.batch = next(batches.epoch(1))
         self.perturbed: Perturbed | None = None
-        self.attacking = 0.0
-        perturb = trainer.method.perturb
+        perturb = self.trainer.method.perturb
 
-        def timed(*given: Any) -> Perturbed:
-            begun = clock()
+        def kept(*given: Any) -> Perturbed:
             self.perturbed = perturb(*given)
-            self.attacking = clock() - begun
             return self.perturbed
 
-        object.__setattr__(trainer.method, "perturb", timed)
+        object.__setattr__(self.trainer.method, "perturb", kept)
+
+    @property
+    def attacking(self) -> float:
+        """Seconds of the attack of the last whole step."""
+        return self.spent["attack"]
 
     def whole(self) -> float:
         """Seconds of a step without its attack, whose seconds are then `attacking`."""
-        self.trainer._set_mode()
-        self.trainer.forward.position = ("train", 1, 0)
-        return seconds(lambda: self.trainer._train_step(self.batch)) - self.attacking
+        self.spent["attack"] = 0.0
+        return step.seconds(lambda: self.step(self.batch)) - self.attacking
 
     def rest(self) -> float:
         """Seconds of all that follows the attack: forwards, losses, backward, update."""
         trainer, count = self.trainer, len(self.batch.y)
         parts = trainer._steps(trainer.networks.adversarial, self.batch, self.perturbed)
-        return seconds(lambda: trainer._update(trainer._losses(part, count) for part in parts))
+        return step.seconds(lambda: trainer._update(trainer._losses(part, count) for part in parts))
 
 
 class Alone:
@@ -96,17 +92,7 @@ class Alone:
 
     def normalisation(self) -> float:
         """BatchNorm's share of it, and of its backward."""
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            self.pass_()
-        spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
-        return sum(taken for name, taken in spent.items() if "batch_norm" in name) / sum(spent.values())
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """How long it takes."""
-    begun = clock()
-    work()
-    return clock() - begun
+        return sum(share for name, share in step.profiled(self.pass_).items() if "batch_norm" in name)
 
 
 def topology(count: int, adversarial_width: int, standard_width: int) -> Callable[[], None]:
@@ -137,7 +123,7 @@ def measure(recipes: tuple[Any, Any], rounds: int) -> dict[str, Any]:
             found["train"].append(train.rest())
             found["extra"].append(found["train"][-1] - found["base"][-1])
             for name, work in single.items():
-                found[name].append(seconds(work))
+                found[name].append(step.seconds(work))
             found["beyond"].append(found["extra"][-1] - found["M"][-1])
         for name in names if number >= 0 else ():
             taken[name] += found[name]
@@ -150,28 +136,28 @@ def measure(recipes: tuple[Any, Any], rounds: int) -> dict[str, Any]:
 def report(found: dict[str, Any], batch: int) -> bool:
     """Print it; whether the targets are met."""
     attack = (found["attack"] + found["attack + TRAIN"]) / 2
-    step, steps = attack + found["base"], -(-EPOCH // batch)
+    whole, steps = attack + found["base"], -(-EPOCH // batch)
     beyond = found["beyond"]
 
     def line(name: str, taken: float, *more: str) -> None:
-        print(f"  {name:50}{taken:10.4f} s {taken / step:8.3%}  {' '.join(more)}")
+        print(f"  {name:50}{taken:10.4f} s {taken / whole:8.3%}  {' '.join(more)}")
 
     print(f"{'bfloat16' if found['bfloat16'] else 'float32'}, share of a TRADES step:")
-    line("TRADES step", step, f"{step * steps:.0f} s an epoch of {EPOCH} images")
+    line("TRADES step", whole, f"{whole * steps:.0f} s an epoch of {EPOCH} images")
     line("  of it the attack, of both", attack, f"± {found['jitter']:.2f} from step to step")
-    line("TRADES + TRAIN step", step + found["extra"], f"{(step + found['extra']) * steps:.0f} s an epoch")
+    line("TRADES + TRAIN step", whole + found["extra"], f"{(whole + found['extra']) * steps:.0f} s an epoch")
     line("TRAIN adds", found["extra"], f"whole steps, with their attacks, are {found['steps apart']:+.2f} s apart")
     line("M' forward and backward", found["M'"])
     share = found["M"] / found["M'"]
     line("M's own forward and backward", found["M"], f"{share:.0%} of M'; {found['norm']:.0%} of it BatchNorm")
-    line("beyond M's own", beyond, f"± {found['error'] / step:.2%} (standard error); target: 1 %")
+    line("beyond M's own", beyond, f"± {found['error'] / whole:.2%} (standard error); target: 1 %")
     line("  optimizer's step for M", found["optimizer"])
     line("  L_TP of this step, and its backward", found["term"])
     term = found["L_TP"] * batch / N
     line(f"{batch} / {N} of L_TP at N = {N}, D = {D}, and its backward", term, "target: 1 %")
     if share > 1 / 4:
         print("  M costs more than a quarter of M': choose another --standard")
-    return beyond <= SHARE * step and term <= SHARE * step
+    return beyond <= SHARE * whole and term <= SHARE * whole
 
 
 def main() -> None:
@@ -185,11 +171,12 @@ def main() -> None:
     arguments = parser.parse_args()
     (arch, width), (own, narrow) = arguments.network.split(":"), arguments.standard.split(":")
     torch.set_num_threads(1)
+    step.clock = time.process_time
     print(f"{date.today()}, torch {torch.__version__}, one of {os.cpu_count()} cores; M' {arguments.network}, "
           f"M {arguments.standard}, batch {arguments.batch}, images 32x32")  # fmt: skip
     met = []
     with tempfile.TemporaryDirectory() as folder:
-        data = made_up(Path(folder))
+        data = step.made_up(Path(folder))
         for precision in arguments.precisions.split(","):
             both = (check({
                 "data": {"dataset": "npz", "path": str(data), "crop": 4, "flip": True},

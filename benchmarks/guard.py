@@ -10,7 +10,6 @@ no part of `make test`, since no test may fail because the machine is busy.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import statistics
 import sys
@@ -51,7 +50,6 @@ def main() -> None:
 
 def steps(folder: Path) -> dict[str, float]:
     """Seconds of a step over those of the textbook loop, in processor time of one thread."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of a GPU that it does not find
     torch.set_num_threads(1)
     step.clock = time.process_time
     data = step.made_up(folder)
