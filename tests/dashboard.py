@@ -48,7 +48,7 @@ def crowd(home: Home, number: int) -> Home:
     return home
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool], timeout: float = 15.0) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], bool], timeout: float = 60.0) -> None:
     """Wait for something to show."""
     for _ in range(int(timeout / 0.05)):
         await pilot.pause(0.05)

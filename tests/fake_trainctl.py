@@ -45,7 +45,7 @@ def serve(home: Home, *, engine: Sequence[str] = ENGINE, **env: str) -> subproce
         )  # fmt: skip
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
     """Wait until `condition` holds; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

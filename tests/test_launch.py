@@ -552,7 +552,7 @@ def test_an_engine_started_by_hand_is_stopped_alone(home: Home) -> None:
                              stdout=subprocess.PIPE, start_new_session=True)  # fmt: skip
     until(run.checkpoint("last").exists)
     processes.stop([run], grace=10)
-    assert shell.communicate(timeout=10)[0] == b"lived on\n"
+    assert shell.communicate(timeout=60)[0] == b"lived on\n"
     assert run.json("exit.json")["reason"] == "stopped by SIGTERM"
 
 

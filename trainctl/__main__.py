@@ -12,8 +12,10 @@ def main() -> None:
 
         print(f"trainctl {__version__}")
         return
-    from trainctl.cli.app import run
-
+    try:
+        from trainctl.cli.app import run
+    except KeyboardInterrupt:  # Ctrl-C while the modules are loaded, which takes most of a start
+        sys.exit(130)
     run()
 
 
