@@ -318,6 +318,24 @@ def test_finished_evaluations_are_told_again_and_not_repeated(network, standard,
         run(recipe(), splits, Untouchable(network), rundir, checkpoint=LAST | {"epoch": 4})
 
 
+def test_where_the_last_epoch_was_the_best_it_is_measured_once(network, standard, splits, rundir):
+    best = {"name": "best", "epoch": 3, "rule": "best pgd20 on validation"}
+    first = run(recipe(), splits, network, rundir, standard, checkpoint=best)
+    last = run(recipe(), splits, Untouchable(network), rundir, Untouchable(standard))
+    assert last == [event | {"checkpoint": "last", "rule": "last epoch", "measured_on": "best"} for event in first]
+    for metric in ("natural", "pgd20", "topo_robust"):
+        rows = [report.path(rundir, name, metric, "csv").read_bytes() for name in ("best", "last")]
+        assert rows[0] == rows[1]
+    with pytest.raises(AssertionError, match="already"):  # other weights
+        run(recipe(), splits, Untouchable(trained(splits, seed=5)), rundir)
+    again = run(recipe(), splits, Untouchable(network), rundir, Untouchable(standard))
+    assert again == last
+    report.path(rundir, "best", "pgd20", "csv").unlink()  # a damaged one is not taken over
+    report.path(rundir, "last", "pgd20", "json").unlink()
+    with pytest.raises(AssertionError, match="already"):
+        run(recipe(), splits, Untouchable(network), rundir, Untouchable(standard))
+
+
 def test_a_stopped_evaluation_goes_on_to_the_same_numbers(network, standard, splits, tmp_path):
     whole = values(run(recipe(), splits, network, RunDir(tmp_path / "whole"), standard))
     rundir = RunDir(tmp_path / "parts")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from engine.evaluate.accuracy import Outcomes
 from engine.rundir import RunDir, replace
 
 HEADER = "index,label,prediction,correct"
+CHECKPOINTS = ("best", "last")
+WHICH = ("checkpoint", "epoch", "rule")
+"""Settings that name the checkpoint. What is measured depends on its weights, which have a digest of their own."""
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
@@ -53,17 +56,44 @@ def write(
 
 def finished(rundir: RunDir, checkpoint: str, metric: str, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The result stored for `metric` of `checkpoint` under equal settings; None if there is none, or it is damaged."""
+    stored = _stored(rundir, checkpoint, metric, settings)
+    return stored["result"] if stored else None
+
+
+def take_over(rundir: RunDir, checkpoint: str, metric: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Store for `checkpoint` what was measured on the other one, if both have the same weights; None if not.
+
+    They do where the last epoch was the best one, and AutoAttack can take as long as the training did.
+    """
+    for other in CHECKPOINTS:
+        stored = _stored(rundir, other, metric, settings, apart=WHICH) if other != checkpoint else None
+        if stored:
+            if stored["rows"]:
+                replace(path(rundir, checkpoint, metric, "csv"), path(rundir, other, metric, "csv").read_text())
+            result = {**stored["result"], "measured_on": other}
+            content = {"settings": settings, "result": result, "rows": stored["rows"]}
+            replace(path(rundir, checkpoint, metric, "json"), json.dumps(content, indent=1) + "\n")
+            return result
+    return None
+
+
+def _stored(
+    rundir: RunDir, checkpoint: str, metric: str, settings: dict[str, Any], apart: Container[str] = ()
+) -> dict[str, Any] | None:
+    """What lies in the file of an evaluation, if it is whole and its settings are equal, those `apart` aside."""
     try:
-        stored = json.loads(path(rundir, checkpoint, metric, "json").read_bytes())
-        if stored["settings"] != json.loads(json.dumps(settings)):
+        stored: dict[str, Any] = json.loads(path(rundir, checkpoint, metric, "json").read_bytes())
+        wanted = json.loads(json.dumps(settings))
+        if any(
+            stored["settings"].get(key) != wanted.get(key) for key in {*stored["settings"], *wanted} if key not in apart
+        ):
             return None
         table = path(rundir, checkpoint, metric, "csv")
         if stored["rows"] and len(table.read_bytes().splitlines()) != stored["rows"] + 1:
             return None
-        result: dict[str, Any] = stored["result"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return stored if isinstance(stored["result"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return result if isinstance(result, dict) else None
 
 
 def path(rundir: RunDir, checkpoint: str, metric: str, suffix: str) -> Path:

@@ -1,8 +1,8 @@
 """All evaluations of one checkpoint of a run, one event each.
 
 A finished evaluation is stored in eval/ and never repeated for the same weights, data and settings: after a restart
-its event is written from there. The images that PGD-20 makes of the test set are made once and shared by pgd20,
-topo_robust and l_tp.
+its event is written from there, and where the last epoch was the best one it stands for both checkpoints. The images
+that PGD-20 makes of the test set are made once and shared by pgd20, topo_robust and l_tp.
 """
 
 from __future__ import annotations
@@ -68,12 +68,13 @@ def evaluate_checkpoint(
         for metric in work.metrics():
             poll()
             settings = work.settings(metric)
-            result = report.finished(rundir, checkpoint["name"], metric, settings)
+            known = (rundir, checkpoint["name"], metric, settings)
+            result = report.finished(*known) or report.take_over(*known)
             if result is None:
                 begun = time.perf_counter()
                 result, outcomes = work.measure(metric)
                 result.setdefault("seconds", round(time.perf_counter() - begun, 3))
-                report.write(rundir, checkpoint["name"], metric, settings, result, outcomes)
+                report.write(*known, result, outcomes)
                 work.state_path(metric).unlink(missing_ok=True)
             emit("eval", metric=metric, **result, **{k: v for k, v in settings.items() if not k.endswith("_digest")})
 

@@ -27,7 +27,10 @@ _EVALUATIONS = f"""{_DONE} SELECT run, json_extract(settings, '$.seconds') FROM 
 
 @dataclass(frozen=True)
 class Cost:
-    """Mean seconds of an epoch with the look for `best` after it, and of all evaluations, over `runs` runs."""
+    """Mean seconds of an epoch with the look for `best` after it, and of all evaluations, over `runs` runs.
+
+    Where one evaluation stood for both checkpoints it counts twice: another run may have two to evaluate.
+    """
 
     epoch: float
     evaluation: float
