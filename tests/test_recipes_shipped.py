@@ -203,8 +203,9 @@ def trainctl(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60, env=environment)
 
 
-def test_list(tmp_path):
-    done = trainctl(tmp_path)
+@pytest.mark.parametrize("arguments", [(), ("list",)])
+def test_list(tmp_path, arguments):
+    done = trainctl(tmp_path, *arguments)
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["name", "data", "set", "method", "epochs", "title"]
@@ -216,6 +217,7 @@ def test_list(tmp_path):
 
 def test_list_json(tmp_path):
     rows = json.loads(trainctl(tmp_path, "--json").stdout)
+    assert rows == json.loads(trainctl(tmp_path, "list", "--json").stdout)
     assert [row["name"] for row in rows] == EXPECTED
     row = next(row for row in rows if row["name"] == "digits-lbgat-at")
     assert (row["dataset"], row["method"], row["epochs"]) == (

@@ -30,14 +30,17 @@ SetOption = Annotated[
 
 
 @recipes.callback(invoke_without_command=True)
-def recipes_list(context: typer.Context, json: JsonOption = False) -> None:
+def without_command(context: typer.Context, json: JsonOption = False) -> None:
     """List the shipped recipes, or: show, check, new."""
-    if context.invoked_subcommand is not None:
-        if json:
-            raise UsageError(
-                "--json stands before the command", f"trainctl recipes {context.invoked_subcommand} … --json"
-            )
-        return
+    if context.invoked_subcommand is None:
+        recipes_list(json)
+    elif json:
+        raise UsageError("--json stands before the command", f"trainctl recipes {context.invoked_subcommand} … --json")
+
+
+@recipes.command("list")
+def recipes_list(json: JsonOption = False) -> None:
+    """List the shipped recipes, as without a command."""
     from trainctl.recipes.load import resolve
     from trainctl.recipes.locate import shipped
 
