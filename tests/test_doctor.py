@@ -558,13 +558,16 @@ def test_a_read_only_home(home: Home, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_runs_that_cannot_be_listed(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(home, "aaaa")
 
-    def refuse(home: Home) -> list[RunDir]:
-        raise PermissionError(13, "Permission denied", str(home.runs))
+    def scandir(folder: Any, look: Any = os.scandir) -> Any:
+        if folder == home.runs:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return look(folder)
 
-    monkeypatch.setattr(Home, "run_dirs", refuse)
+    monkeypatch.setattr(os, "scandir", scandir)
     with fake(tmp_path, "engine", str(home.runs / "aaaa")) as child:
         seen = found(home)
-        assert "cannot be listed: Permission denied" in seen["runs"].detail and "damaged runs" not in seen
+        assert seen["runs"].detail == f"cannot list the runs in {home.runs}: Permission denied"
+        assert "let this user read" in seen["runs"].hint and "damaged runs" not in seen
         assert list(fix.mend(home)) == [] and child.poll() is None
 
 

@@ -18,7 +18,7 @@ import pytest
 from folders import make_run
 
 from trainctl import home as homes
-from trainctl.errors import MachineError
+from trainctl.errors import MachineError, Stale
 from trainctl.filesystem import filesystem, is_network
 from trainctl.home import Home, index_place
 from trainctl.registry import ingest, query, schema, select
@@ -170,6 +170,24 @@ def unprivileged(work: Callable[[Home], None], drop: bool = True) -> None:
             if path.is_dir():
                 path.chmod(0o700)
         shutil.rmtree(folder)
+
+
+def test_runs_that_may_not_be_listed_are_not_taken_for_none() -> None:
+    def work(home: Home) -> None:
+        home.runs.chmod(0)
+        denied = f"cannot list the runs in {home.runs}: Permission denied"
+        for ask in (ingest.refresh, ingest.rebuild, Home.run_dirs):
+            with pytest.raises(MachineError, match=denied) as caught:
+                ask(home)
+            assert "let this user read" in caught.value.hint
+        with pytest.warns(Stale, match=f"{denied}; this is what the index held before"):
+            ingest.freshen(home)
+        assert len(query.runs(home)) == 1
+        home.index.unlink()
+        with pytest.raises(MachineError, match=denied):
+            ingest.freshen(home)
+
+    unprivileged(work)
 
 
 def test_an_index_that_may_only_be_read_is_replaced() -> None:

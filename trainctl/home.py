@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.rundir import RunDir
-from trainctl.errors import MachineError
+from trainctl.errors import MachineError, refused
 from trainctl.filesystem import filesystem, is_network
 
 OTHER = "set TRAINCTL_HOME or --home to another folder"
@@ -35,11 +35,13 @@ class Home:
         return RunDir(self.runs / run_id)
 
     def run_dirs(self) -> list[RunDir]:
-        """All run folders that hold a run.json, in the order of their ids."""
+        """All run folders that hold a run.json, in the order of their ids; MachineError if they cannot be listed."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.runs) if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise refused(f"cannot list the runs in {self.runs}", error) from None
         # Unlike pathlib's, this is False, no error, for a folder into which one may not look.
         return [self.run(name) for name in names if os.path.exists(f"{self.runs}/{name}/run.json")]  # noqa: PTH110
 

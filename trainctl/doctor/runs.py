@@ -20,7 +20,7 @@ def check(view: View) -> Iterator[Finding]:
     """How many runs there are, and all that is wrong with them."""
     counts = Counter(view.runs.values())
     if view.unlisted:
-        yield Finding("runs", WARNING, f"{view.home.runs} cannot be listed: {view.unlisted}")
+        yield Finding("runs", WARNING, str(view.unlisted), view.unlisted.hint)
         return
     yield Finding("runs", OK, ", ".join(f"{n} {name}" for name, n in sorted(counts.items())) or "none")
     yield from _queue(view, counts["queued"])

@@ -10,6 +10,7 @@ from engine.rundir import UNFINISHED, RunDir
 from trainctl.doctor.integrity import damage
 from trainctl.doctor.programs import Answer, ask
 from trainctl.doctor.workers import Worker, workers
+from trainctl.errors import MachineError
 from trainctl.home import Home
 from trainctl.launch.gpus import Gpus, Nvml
 from trainctl.registry.ingest import status_of
@@ -24,7 +25,7 @@ class View:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.unlisted = ""
+        self.unlisted: MachineError | None = None
         """Why the runs cannot be listed."""
 
     @cached_property
@@ -32,8 +33,8 @@ class View:
         """All run folders, also those that cannot be read; none if they cannot be listed, see `unlisted`."""
         try:
             return self.home.run_dirs()
-        except OSError as error:
-            self.unlisted = error.strerror or str(error)
+        except MachineError as error:
+            self.unlisted = error
             return []
 
     @cached_property

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.rundir import FINAL, RunDir, content
-from trainctl.errors import MachineError, Stale
+from trainctl.errors import MachineError, Stale, refused
 from trainctl.home import Home, index_in_memory
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
@@ -65,7 +65,7 @@ def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = Fals
     try:
         return refresh(home, runs, brief=brief)
     except MachineError as error:
-        written, instead = False, "this is what it held before"
+        written, instead = False, "this is what the index held before"
         if not home.index.exists():
             instead = "the run folders were read without it"
             try:
@@ -179,14 +179,17 @@ def _stamps(home: Home, runs: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _inside(folder: Path) -> Iterator[int | None]:
-    """A descriptor to look at files from; None if it is no folder. What is looked at are strings from within it, since
-    thousands of runs are looked at for every `trainctl ls`, and whole paths take twice as long.
+    """A descriptor to look at files from; None if the folder is not there, MachineError if it cannot be read. What is
+    looked at are strings from within it, since thousands of runs are looked at for every `trainctl ls`, and whole paths
+    take twice as long.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         yield None
         return
+    except OSError as error:
+        raise refused(f"cannot list the runs in {folder}", error) from None
     try:
         yield descriptor
     finally:
