@@ -26,6 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("TRAINCTL_PLUGINS", "TRAINCTL_HOME", "TRAINCTL_DATA"):
     os.environ.pop(_name, None)
 
+# A suite that a shell began in the background is deaf to these, and so would be all that it starts.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
 TINY: dict[str, Any] = {
     "data": {"dataset": "digits", "train_examples": 200},
     "model": {"arch": "small-cnn", "width": 4},
