@@ -20,7 +20,9 @@ from textual.widgets import Footer, Input
 from trainctl.errors import MachineError, UsageError
 from trainctl.tui import keys
 from trainctl.tui.feed import log
+from trainctl.tui.feed import pattern as patterns
 from trainctl.tui.feed.log import LogFile, Page, Search
+from trainctl.tui.feed.pattern import Pattern
 from trainctl.tui.screens.run import RunScreen
 from trainctl.tui.themes import THEMES
 from trainctl.tui.widgets import log as pane
@@ -202,6 +204,20 @@ def test_a_search_goes_round_in_both_directions(tmp_path: Path) -> None:
         Search(file, "/(/", 0)
 
 
+NEVER = "/(x+x+)+y/"  # tries every way to part the x
+
+
+def test_no_pattern_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SEARCHED", 0.2)
+    began = time.monotonic()
+    for lines in (["x" * 4000], ["x" * 25 + "\n"] * 1_000_000):
+        with pytest.raises(UsageError, match=r"y/ takes too long"):
+            Pattern(NEVER).matching(lines)
+    assert Pattern(NEVER).spans("x" * 4000) == []
+    assert time.monotonic() - began < 30  # each by itself would take years
+    assert Pattern(NEVER).matching(["xxy", "xy", "xXy"]) == [0, 2]
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_lines_are_searched_as_they_are_shown(tmp_path: Path, backwards: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "CHUNK", 64)
@@ -212,7 +228,7 @@ def test_lines_are_searched_as_they_are_shown(tmp_path: Path, backwards: bool, m
     file = opened(path)
     every = file.lines(0, file.count)
     for typed in ("loss", "ss", "lo", "\\x07", "Ö", "/^lo?s/", "/l{90}/"):
-        expected = [n for n, line in enumerate(every) if log.pattern(typed).search(line)]
+        expected = [n for n, line in enumerate(every) if Pattern(typed).spans(line)]
         assert expected
         first = chance.randrange(file.count)
         inside = [n for n in expected if (n <= first if backwards else n >= first)] or expected
@@ -401,6 +417,13 @@ async def test_matches_are_found_by_keys(path: Path, size: tuple[int, int]) -> N
         await pilot.press("enter")
         await until(pilot, lambda: "/[/ cannot be read: unterminated character set" in found(pilot))
         assert isinstance(app.focused, Input)
+        with path.open("a") as file:
+            file.write("\n" + "x" * 4000 + "\n")
+        await until(pilot, lambda: "of 2 007" in place(pilot))
+        typed.value = NEVER
+        await pilot.press("enter")
+        await until(pilot, lambda: f"{NEVER} takes too long" in found(pilot))
+        await pilot.press("slash")
         typed.value = "nothing like it"
         await pilot.press("enter")
         await until(pilot, lambda: found(pilot) == "“nothing like it”: no match")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from engine.rundir import regular
 from trainctl.cli.common import printable
-from trainctl.errors import MachineError, UsageError
+from trainctl.errors import MachineError
+from trainctl.tui.feed.pattern import Pattern
 
 CHUNK = 1 << 16  # bytes between two entries of the index of lines
 TAIL = 3  # whole chunks that are counted before anything is shown
@@ -253,21 +254,6 @@ class LogFile:
             return b""
 
 
-def pattern(typed: str) -> re.Pattern[str]:
-    """What is looked for in any case: plain text, or /a regular expression/. UsageError if that cannot be read."""
-    try:
-        return re.compile(typed[1:-1] if is_regular(typed) else re.escape(typed), re.IGNORECASE)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(
-            f"{typed} cannot be read: {error}", "without the slashes it is looked for as it stands"
-        ) from None
-
-
-def is_regular(typed: str) -> bool:
-    """Whether a regular expression was typed."""
-    return len(typed) > 2 and typed[0] == typed[-1] == "/"
-
-
 @dataclass(frozen=True)
 class Found:
     """How far a search is: the line it goes to, once there is one, and the rank of that among `lines` that match.
@@ -284,16 +270,16 @@ class Found:
 class Search:
     """Once through a log that is counted whole, from a line on and round its end: where it goes first, and how often.
 
-    It goes on by `step`, on the thread that uses the file. Lines are searched as they are shown.
+    It goes on by `step`, on the thread that uses the file. Lines are searched as they are shown. UsageError for a
+    regular expression that cannot be read, or that takes too long.
     """
 
     def __init__(self, file: LogFile, typed: str, first: int, *, backwards: bool = False) -> None:
-        self.typed = typed
-        self.pattern = pattern(typed)
+        self.pattern = Pattern(typed)
         self.count = file.count
         self._file = file
         self._generation = file.generation
-        self._plain = "" if is_regular(typed) else typed.casefold()
+        self._plain = "" if self.pattern.regular else typed.casefold()
         self._lines: list[int] = []
         self._line: int | None = None
         self._through = 0
@@ -347,8 +333,7 @@ class Search:
         """The lines from `start` to `stop` that match."""
         raw = self._file.raw(start, stop)
         texts = self._file.lines(start, stop - start) if raw is None else self._texts(raw)
-        search = self.pattern.search
-        return [start + at for at, text in enumerate(texts[: stop - start]) if search(text, 0, WIDTH)]
+        return [start + at for at in self.pattern.matching(text[:WIDTH] for text in texts[: stop - start])]
 
     def _texts(self, raw: bytes) -> Sequence[str]:
         """Lines as they are shown, or none if none of them can match."""

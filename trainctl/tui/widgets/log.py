@@ -20,7 +20,8 @@ from trainctl.cli.common import printable
 from trainctl.errors import UsageError
 from trainctl.tui import keys
 from trainctl.tui.feed.errors import explain
-from trainctl.tui.feed.log import MATCHES, Found, LogFile, Page, Search, pattern
+from trainctl.tui.feed.log import MATCHES, Found, LogFile, Page, Search
+from trainctl.tui.feed.pattern import Pattern
 from trainctl.tui.screens.live import LOW_BANDWIDTH, PERIOD
 from trainctl.tui.widgets.log_lines import LogLines
 
@@ -100,7 +101,7 @@ class LogView(Vertical):
 
     def search(self, typed: str) -> None:
         """Find text, or /a regular expression/, from the first line in sight on; UsageError if it cannot be read."""
-        pattern(typed)
+        Pattern(typed)
         self._forget()
         self._wanted = typed
         self._ask()
@@ -171,7 +172,9 @@ class LogView(Vertical):
         if here is None or not first <= here <= last:
             here = first if backwards else first - 1
         if not self._search.go(here, backwards=backwards):
-            self._search = Search(self._file, self._search.typed, here + (-1 if backwards else 1), backwards=backwards)
+            self._search = Search(
+                self._file, self._search.pattern.typed, here + (-1 if backwards else 1), backwards=backwards
+            )
         self._go_on(self._search.found)
         self._ask()
 
@@ -238,10 +241,14 @@ class LogView(Vertical):
             self._ask()
 
     def on_log_view_failed(self, message: Failed) -> None:
-        """Tell of an error, once as long as it stays the same."""
+        """Tell of an error, once as long as it stays the same; a search that takes too long is given up."""
         message.stop()
         self._busy, text = False, explain(message.error)
-        if text != self._last_error:
+        if isinstance(message.error, UsageError):
+            self._forget()
+            self._mistake = text.replace("\n", " · ")
+            self._tell()
+        elif text != self._last_error:
             self._last_error = text
             self.notify(text, severity="error", markup=False)
 
@@ -257,7 +264,7 @@ class LogView(Vertical):
         self._write(".log-place", f"{where} · {'following' if self.lines.following else 'f follows'}")
 
     def _result(self) -> str:
-        typed = printable(self._search.typed if self._search else self._wanted)
+        typed = printable(self._search.pattern.typed if self._search else self._wanted)
         if self._mistake or not typed:
             return self._mistake
         if self._found is None:

@@ -15,6 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from trainctl.tui.feed.log import SILENT, WIDTH, Page
+from trainctl.tui.feed.pattern import Pattern
 from trainctl.tui.widgets.unbroken import unbroken
 
 BAD = re.compile(
@@ -55,7 +56,7 @@ class LogLines(ScrollView):
         self._texts: tuple[str, ...] = ()
         self._generation = 0
         self._silent = False
-        self._marked: re.Pattern[str] | None = None
+        self._marked: Pattern | None = None
         self._here: int | None = None
         self._widest = 0
         self._placing = self._hidden = False
@@ -91,7 +92,7 @@ class LogLines(ScrollView):
         self._place(self._top)
         self.refresh()
 
-    def mark(self, pattern: re.Pattern[str] | None, here: int | None) -> None:
+    def mark(self, pattern: Pattern | None, here: int | None) -> None:
         """Mark what matches, and in the line `here` more so; bring that line into sight."""
         if (pattern, here) == (self._marked, self._here):
             return
@@ -112,9 +113,9 @@ class LogLines(ScrollView):
         if not self._hidden or not 0 <= at < len(self._texts) or self.wrapped:
             return
         self._hidden = False
-        found = self._marked.search(self._texts[at], 0, WIDTH) if self._marked else None
+        found = self._marked.spans(self._texts[at][:WIDTH]) if self._marked else []
         if found:
-            left, right = (cell_len(self._texts[at][:end]) for end in found.span())
+            left, right = (cell_len(self._texts[at][:end]) for end in found[0])
             width, scrolled = self.scrollable_content_region.width, self.scroll_offset.x
             if left < scrolled or right > scrolled + width:
                 self.scroll_to(x=0 if right <= width else right - width // 2, force=True)
@@ -171,9 +172,9 @@ class LogLines(ScrollView):
             kind = "log--bad" if BAD.search(line) else "log--doubtful" if DOUBTFUL.search(line) else ""
             if kind:
                 text.stylize(self.get_component_rich_style(kind, partial=True))
-            for match in self._marked.finditer(line, 0, WIDTH) if self._marked else ():
+            for span in self._marked.spans(line[:WIDTH]) if self._marked else ():
                 style = self.get_component_rich_style("log--here" if here else "log--match")
-                text.stylize(style, *match.span())
+                text.stylize(style, *span)
             strip = Strip(text.render(self.app.console), cell_len(line))
             self._strips[line, here] = strip
         return strip
