@@ -180,6 +180,12 @@ def test_what_changes_the_computation_is_said(
     make_run(home, "twin1", seed=1, topology=True)
     both = sorted(values, key=repr)
     assert differing(compare(home)) == {key: (both, both)}  # both sides average over unequal runs, if alike
+    for side, said in (
+        (["base0"], ()),
+        (["base0", "base1"], (f"the runs differ in {key}: {both[0]} and {both[1]}".lower(),)),
+    ):
+        (alone,) = compare(home, select.resolve(home, side)).alone  # without a partner too
+        assert alone.notes == said
 
 
 def test_runs_older_than_the_keys_neither_fold_nor_compile(home: Home) -> None:

@@ -38,6 +38,13 @@ def differences(baseline: list[Member], train: list[Member]) -> tuple[dict[str, 
     return tuple(found)
 
 
+def mixtures(side: list[Member]) -> list[str]:
+    """In words, what the runs of one side differ in although they are averaged."""
+    facts = _facts(side)
+    mixed = {key: facts[key] for key in _WITHIN if _mixed(facts.get(key, []))}
+    return [f"the runs differ in {key}: {' and '.join(map(_word, values))}" for key, values in mixed.items()]
+
+
 def threat_differences(metric: str, baseline: list[Member], train: list[Member]) -> list[dict[str, Any]]:
     """The same for the settings that `metric` was measured under, over the seeds that both sides have it for."""
     left, right = [_threats(side, metric) for side in (baseline, train)]
@@ -105,6 +112,11 @@ def _micro_batch(settings: dict[str, Any]) -> Any:
 def _needs_standard(side: list[Member]) -> bool:
     """True if the baseline's own method, or one of its terms, trains M."""
     return bool(constants(side[0].settings, "needs_standard"))
+
+
+def _word(value: Any) -> str:
+    """As a recipe has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _one(values: list[Any]) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engine.events import METRICS
 from trainctl.compare import members, paper
-from trainctl.compare.differs import differences, threat_differences
+from trainctl.compare.differs import differences, mixtures, threat_differences
 from trainctl.compare.members import SECONDS, Member
 from trainctl.compare.pairs import Group, pair_up
 from trainctl.compare.rows import Comparison, Pair, Side
@@ -73,8 +73,9 @@ def _pair(baseline: Group, train: Group, columns: tuple[str, ...], loaded: _Load
 
 
 def _alone(group: Group, columns: tuple[str, ...], loaded: _Loaded, checkpoint: str) -> Side:
-    found = paper.published_alone(loaded[group.runs[0].id].settings)
-    return replace(_side(group, columns, loaded, checkpoint), paper=found)
+    runs = [loaded[run.id] for run in group.runs]
+    side = _side(group, columns, loaded, checkpoint)
+    return replace(side, notes=(*side.notes, *mixtures(runs)), paper=paper.published_alone(runs[0].settings))
 
 
 def _by_seed(side: list[Member], metric: str) -> dict[object, float | None]:
