@@ -11,7 +11,9 @@ from tiny import TinyNet, tiny_splits, trained
 from torch import nn
 
 from engine.attacks.autoattack import StateFile, autoattack, form
-from engine.attacks.sparing import FEWEST, SAFETY, Square, Sure, climb, sure, targets_together
+from engine.attacks.sparing import FEWEST, SAFETY, Sure, sure
+from engine.attacks.square import Square
+from engine.attacks.standing import climb, targets_together
 from engine.models.build import SmallCNN
 from engine.models.output import Output
 

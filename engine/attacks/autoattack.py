@@ -28,7 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from engine.attacks.sparing import Square, climb, sure, targets_together
+from engine.attacks.sparing import sure
+from engine.attacks.square import Square
+from engine.attacks.standing import climb, targets_together
 from engine.rundir import replace
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
