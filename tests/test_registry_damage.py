@@ -317,8 +317,37 @@ def test_a_full_disk_keeps_what_was_known_and_is_made_up_for(tmp_path: Path) -> 
     inside = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"]), "sh", "-c"]
     if subprocess.run([*inside, "true"], capture_output=True).returncode:
         pytest.skip("no mount name spaces here")
-    done = subprocess.run([*inside, command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*inside, command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from trainctl import home
+home.index_in_memory(home.Home(Path(sys.argv[1])))
+print(home.Home(Path(sys.argv[1])).index.parent, flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_index_in_memory_that_a_killed_command_left_is_deleted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", HOLDER, home.path]
+    dead, alive = (subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    folders = []
+    for process in (dead, alive):
+        assert process.stdout
+        folders.append(Path(process.stdout.readline().strip()))
+    dead.kill()
+    dead.communicate()
+    assert [folder.is_dir() for folder in folders] == [True, True]
+    monkeypatch.setattr(homes, "_IN_MEMORY", {})
+    homes.index_in_memory(home)
+    assert [folder.is_dir() for folder in folders] == [False, True]
+    home.index.parent.rmdir()
+    alive.terminate()
+    alive.communicate()
+    folders[1].rmdir()
 
 
 def network(tmp_path: Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,16 +89,33 @@ _IN_MEMORY: dict[Home, Path] = {}
 def index_in_memory(home: Home) -> None:
     """From now on the index of `home` lies in memory, for this process alone and until it ends; OSError if it cannot.
 
-    Where the machine has no file system in memory it lies in the folder for temporary files.
+    Where the machine has no file system in memory it lies in the folder for temporary files. A process holds a lock on
+    its folder, so that what killed ones left can be told and is deleted.
     """
     import atexit
+    import fcntl
     import shutil
     import tempfile
 
     memory = "/dev/shm"
-    folder = tempfile.mkdtemp(prefix="trainctl-", dir=memory if os.access(memory, os.W_OK) else None)
+    place = memory if os.access(memory, os.W_OK) else tempfile.gettempdir()
+    for left in Path(place).glob("trainctl-memory-*"):
+        with suppress(OSError), _opened(left) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+    folder = tempfile.mkdtemp(prefix="trainctl-memory-", dir=place)
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # closed by the end of the process
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _IN_MEMORY[home] = Path(folder, "index.db")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _ours(folder: Path) -> bool:
