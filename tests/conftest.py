@@ -131,7 +131,7 @@ def carry_out(rundir: RunDir, until: int | None = None) -> None:
             worker._run(life, rundir)
 
 
-def run_engine(rundir: RunDir, *arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+def run_engine(rundir: RunDir, *arguments: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the real engine on a folder to its end."""
     return subprocess.run(
         [sys.executable, "-m", "engine", str(rundir.path), *arguments],

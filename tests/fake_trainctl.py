@@ -79,7 +79,7 @@ def tidy(home: Home) -> Iterator[Home]:
         until(lambda: not scheduler.alive(home))
 
 
-def cli(home: Home, *arguments: str, timeout: float = 60, **more: Any) -> subprocess.CompletedProcess[str]:
+def cli(home: Home, *arguments: str, timeout: float = 300, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(
         [*COMMAND, *arguments], env=environment(home), capture_output=True, text=True, timeout=timeout, **more

@@ -27,7 +27,7 @@ class Terminal:
         command = ["tmux", "-S", str(self._socket), *arguments]
         # Of a terminal that says its size in the environment the size would never change.
         env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "TMUX")}
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=env).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=env).stdout
 
     def run(self, *arguments: str) -> None:
         """Type `trainctl ARGUMENTS` at the prompt."""
@@ -61,4 +61,4 @@ class Terminal:
 
     def close(self) -> None:
         """End the server with all that runs in it."""
-        subprocess.run(["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, timeout=30, check=False)
+        subprocess.run(["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, timeout=300, check=False)

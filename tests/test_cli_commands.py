@@ -85,7 +85,7 @@ def test_logs_follow_to_the_end(home: Home) -> None:
     child = processes.start(run, engine=ENGINE)
     assert child is not None
     child.wait()
-    shown, _ = view.communicate(timeout=60)
+    shown, _ = view.communicate(timeout=300)
     assert view.returncode == 0 and f"fake engine on {run.id}" in shown
 
 
@@ -204,7 +204,7 @@ def test_eval_is_interrupted(home: Home) -> None:
     busy = cli(home, "eval", run.id, "--attacks", "pgd20")
     assert busy.returncode == 2 and "works in run" in busy.stderr
     view.send_signal(signal.SIGINT)
-    view.communicate(timeout=60)
+    view.communicate(timeout=300)
     assert view.returncode == 130
     with processes.claim(run):
         assert run.status() == "done"

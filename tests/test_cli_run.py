@@ -133,7 +133,7 @@ def test_ctrl_c_stops_and_resume_goes_on(home: Home) -> None:
     view = begin(home, "run", "digits-trades", "--name", "sleep", "--seeds", "0-1", "--jobs", "1")
     at_work(home, 1)
     view.send_signal(signal.SIGINT)
-    _, said = view.communicate(timeout=60)
+    _, said = view.communicate(timeout=300)
     assert view.returncode == 130
     runs = sorted(home.run_dirs(), key=lambda run: run.json("run.json")["seed"])
     assert [run.json("exit.json")["reason"] for run in runs] == ["stopped by SIGTERM", "cancelled before it started"]
@@ -155,7 +155,7 @@ def test_ctrl_c_twice_kills(home: Home) -> None:
     [run] = home.run_dirs()
     until(lambda: run.status() == "stopping")
     view.send_signal(signal.SIGINT)
-    _, said = view.communicate(timeout=60)
+    _, said = view.communicate(timeout=300)
     assert view.returncode == 130 and "Ctrl-C again" in said and "deaf-s1 killed: 1 process" in said
     assert run.status() == "killed" and run.json("exit.json")["signal"] == "SIGKILL"
 
@@ -187,7 +187,7 @@ def test_the_view_replaces_a_killed_scheduler(home: Home) -> None:
     match = re.search(r"scheduler (\d+) serves", log.read_text())
     assert match
     os.kill(int(match[1]), signal.SIGKILL)
-    _, said = view.communicate(timeout=60)
+    _, said = view.communicate(timeout=300)
     assert view.returncode == 0, said
     assert log.read_text().count(" serves ") >= 2
     assert [len(starts(run)) for run in home.run_dirs()] == [1] * 4
@@ -202,7 +202,7 @@ def test_watch_follows_to_the_end_and_leaves_on_ctrl_c(home: Home) -> None:
     view = begin(home, "watch", "@last")
     assert view.stderr and "sleep-s1" in view.stderr.readline()  # it watches; before, Ctrl-C would meet the start
     view.send_signal(signal.SIGINT)
-    _, said = view.communicate(timeout=60)
+    _, said = view.communicate(timeout=300)
     assert view.returncode == 130, said
     assert [run.status() for run in home.run_dirs() if run.json("run.json")["name"] == "sleep-s1"] == ["running"]
 
@@ -222,7 +222,7 @@ def test_watch_where_nothing_may_be_written(home: Home) -> None:
         home.path.chmod(0o755)
         lock.chmod(0o644)
     served = serve(home)  # by whom the home belongs to
-    _, said = view.communicate(timeout=60)
+    _, said = view.communicate(timeout=300)
     assert view.returncode == 0 and "quick-s1: done" in said, said
     assert served.wait(60) == 0 and run.status() == "done"
 

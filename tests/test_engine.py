@@ -183,7 +183,7 @@ def test_out_of_memory_is_a_status_with_a_hint(make_folder: Make) -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20,) * 2);"
         f"sys.argv = ['engine', {str(rundir.path)!r}]; runpy.run_module('engine', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     ended = rundir.json("exit.json")
     assert (done.returncode, ended["status"]) == (1, "oom"), done.stderr
     assert "batch_size" in ended["hint"]

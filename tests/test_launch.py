@@ -270,7 +270,7 @@ def test_a_disk_that_refuses_is_told_with_the_path_and_the_remedy(tmp_path: Path
         pytest.skip("this machine lets nobody mount a file system of his own")
     tests = Path(__file__).parent
     command = [*own, sys.executable, "-c", FULL, str(disk), str(tests), str(tests.parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout == "all of it\n", done.stderr
 
 
@@ -552,7 +552,7 @@ def test_an_engine_started_by_hand_is_stopped_alone(home: Home) -> None:
                              stdout=subprocess.PIPE, start_new_session=True)  # fmt: skip
     until(run.checkpoint("last").exists)
     processes.stop([run], grace=10)
-    assert shell.communicate(timeout=60)[0] == b"lived on\n"
+    assert shell.communicate(timeout=300)[0] == b"lived on\n"
     assert run.json("exit.json")["reason"] == "stopped by SIGTERM"
 
 

@@ -210,7 +210,7 @@ def test_histories_hold_the_values_of_each_epoch(home: Home) -> None:
 def test_the_command_writes_the_figure_and_prints_its_path(home: Home, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "trainctl", "plot", "recipe:digits-trades", "--home", str(home.path)],
-        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "curves.png\n"), done.stderr
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

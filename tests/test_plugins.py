@@ -113,7 +113,7 @@ threads = 1
 def trainctl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "TRAINCTL_PLUGINS": str(folder), "TRAINCTL_HOME": str(folder / "home")}
     command = [sys.executable, "-m", "trainctl", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=folder, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=env)
 
 
 @pytest.fixture

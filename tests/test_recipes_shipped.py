@@ -200,7 +200,7 @@ def test_table_12_has_its_own_network(name):
 def trainctl(folder, *arguments):
     command = [sys.executable, "-m", "trainctl", "recipes", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "NO_COLOR": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, env=environment)
 
 
 @pytest.mark.parametrize("arguments", [(), ("list",)])

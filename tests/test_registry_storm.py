@@ -119,13 +119,13 @@ def test_fifty_writers_an_ingester_and_three_readers(home: Home) -> None:
     for other in others:
         other.start()
     for _ in others:
-        assert ready.acquire(timeout=60)
+        assert ready.acquire(timeout=300)
     try:
         writers = [writer(run, lines, RATE) for run in runs]
         assert [process.wait() for process in writers] == [0] * WRITERS
     finally:
         over.set()
-    took = sorted(each for _ in range(READERS) for each in seconds.get(timeout=60))
+    took = sorted(each for _ in range(READERS) for each in seconds.get(timeout=300))
     for other in others:
         other.join()
     assert [other.exitcode for other in others] == [0] * len(others)  # "database is locked" would be an error

@@ -130,17 +130,17 @@ def in_the_middle(view: subprocess.Popen[str], home: Home, done: int) -> RunDir:
                 os.kill(run.json("heartbeat.json")["pid"], signal.SIGCONT)
         return bool(held)
 
-    until(lambda: len(with_status(home, "done")) >= done, 120)
-    until(there, 120)
+    until(lambda: len(with_status(home, "done")) >= done, 300)
+    until(there, 300)
     return held[0]
 
 
 def interrupted(view: subprocess.Popen[str], engine: RunDir) -> None:
     """Ctrl-C."""
     view.send_signal(signal.SIGINT)
-    until(lambda: engine.status() == "stopping", 60)
+    until(lambda: engine.status() == "stopping", 300)
     os.kill(engine.json("heartbeat.json")["pid"], signal.SIGCONT)
-    said, told = view.communicate(timeout=60)
+    said, told = view.communicate(timeout=300)
     assert view.returncode == 130 and said == "" and "the same command goes on" in told
     assert engine.status() == "killed"
 
@@ -150,7 +150,7 @@ def killed(view: subprocess.Popen[str], engine: RunDir) -> None:
     os.kill(engine.json("heartbeat.json")["pid"], signal.SIGKILL)
     view.kill()
     view.wait()
-    until(lambda: engine.status() in ("killed", "lost"), 60)
+    until(lambda: engine.status() in ("killed", "lost"), 300)
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_recipes_are_timed_side_by_side(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from engine import timing; "
         "timing.SECONDS = 0.0; sys.exit(timing.measure(Path(sys.argv[1])))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert run.status() == "done" and not run.checkpoints.exists()
     found = [event for _, event in read(run.events.read_bytes())]

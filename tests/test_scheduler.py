@@ -175,7 +175,7 @@ def test_schedulers_race_for_one_queue_and_two_are_killed(home: Home, tmp_path: 
     for part in (1, 2, 3):  # the scheduler is killed after a third, and after two thirds
         racers = [serve(home, engine=SHELL, **env) for _ in range(2)]
         if part < 3:
-            until(lambda part=part: sum(bool(starts(run)) for run in runs) >= part * number // 3, 120)
+            until(lambda part=part: sum(bool(starts(run)) for run in runs) >= part * number // 3, 300)
             for racer in racers:
                 racer.kill()
                 racer.wait()

@@ -59,7 +59,7 @@ def served(home: Home, *arguments: str, token: str = "") -> Iterator[tuple[subpr
         yield process, found[0], said
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to everybody in it
-        out, rest = process.communicate(timeout=60)
+        out, rest = process.communicate(timeout=300)
         assert (process.returncode, out, rest.strip()) == (0, "", "ended; runs go on"), (process.returncode, out, rest)
     finally:
         process.kill()

@@ -104,14 +104,14 @@ def test_whoever_is_killed_the_runs_go_on_and_no_point_is_lost_or_there_twice(ho
     alive = queue(home, *["sleep"] * 4, share=0.2)
     queue(home, *["quick"] * 5, share=0.2)
     scheduler.ensure(home, ENGINE)
-    until(at_work(alive), 60)
+    until(at_work(alive), 300)
     pids = [run.json("heartbeat.json")["pid"] for run in alive]
 
     struck = storm(home, random.Random("survive"))
 
     scheduler.ensure(home, ENGINE)
     others = [run for run in home.run_dirs() if run.id not in {run.id for run in alive}]
-    until(ended(others), 120)
+    until(ended(others), 300)
     assert [run.status() for run in others] == ["done"] * len(others)
     assert [len(starts(run)) for run in home.run_dirs()] == [1] * (len(others) + 4)
     assert [run.status() for run in alive] == ["running"] * 4
@@ -205,7 +205,7 @@ def test_a_closed_terminal_ends_its_program_and_no_run(home: Home) -> None:
         command = (["tui"], ["run", "digits-trades", "--name", "sleep", *FIVE_JOBS], ["watch"])[number % 3]
         terminal = Terminal(home, *command, leader=number % 2 == 0)
         seen = b"sleep-s1" if command == ["tui"] else b"training"
-        until(lambda terminal=terminal, seen=seen: seen in terminal.read(), 60)
+        until(lambda terminal=terminal, seen=seen: seen in terminal.read(), 300)
         time.sleep(chance.uniform(0, 0.3))
         seconds, cpu = terminal.close()
         slowest, dearest = max(slowest, seconds), max(dearest, cpu)

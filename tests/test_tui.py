@@ -55,7 +55,7 @@ async def test_quitting_leaves_the_runs_alone(home: Home) -> None:
 
 def test_without_a_terminal_it_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "trainctl", "--home", str(tmp_path)], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "trainctl", "--home", str(tmp_path)], capture_output=True, text=True, timeout=300,
         stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 2
