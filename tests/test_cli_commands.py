@@ -195,6 +195,17 @@ def test_eval_says_the_threat_model_as_show_does(home: Home) -> None:
         assert line.split("  ", 2)[2] in shown
 
 
+def test_show_says_where_one_measurement_stands_for_both(home: Home) -> None:
+    run = make_run(home, "aaaa", metrics={"natural": 95.0})
+    lines = run.events.read_bytes()
+    [found] = [event for _, event in events.read(lines) if event["event"] == "eval" and event["checkpoint"] == "best"]
+    event = {**found, "checkpoint": "last", "rule": "last epoch", "measured_on": "best"}
+    run.events.write_bytes(lines + json.dumps(event).encode() + b"\n")
+    shown = re.sub(r"\s+", " ", cli(home, "show", run.id).stdout)
+    assert "the weights of best, on which all this was measured)" in shown
+    assert shown.count("on which") == 1
+
+
 def test_eval_is_interrupted(home: Home) -> None:
     run = made(home)
     view = subprocess.Popen(

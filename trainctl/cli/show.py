@@ -40,7 +40,9 @@ def show(
     for checkpoint, evals in found["evals"].items():
         rule = next((str(entry["rule"]) for entry in evals if entry.get("rule")), "")
         epoch = next((entry["epoch"] for entry in evals if entry.get("epoch") is not None), "?")
-        screen.print(Text(f"\n{checkpoint}"), Text(printable(f"({rule}; epoch {epoch})"), style="dim"))
+        on = {str(entry.get("measured_on", "")) for entry in evals}
+        same = "" if "" in on else f"; the weights of {' and '.join(sorted(on))}, on which all this was measured"
+        screen.print(Text(f"\n{checkpoint}"), Text(printable(f"({rule}; epoch {epoch}{same})"), style="dim"))
         screen.print(_evaluations(evals))
 
 
