@@ -20,7 +20,6 @@ from textual.widgets import Footer, Input
 from trainctl.errors import MachineError, UsageError
 from trainctl.tui import keys
 from trainctl.tui.feed import log
-from trainctl.tui.feed import pattern as patterns
 from trainctl.tui.feed.log import LogFile, Page, Search
 from trainctl.tui.feed.pattern import Pattern
 from trainctl.tui.screens.run import RunScreen
@@ -204,18 +203,18 @@ def test_a_search_goes_round_in_both_directions(tmp_path: Path) -> None:
         Search(file, "/(/", 0)
 
 
-NEVER = "/(x+x+)+y/"  # tries every way to part the x
+NEVER = "/(x+x+)+y/"  # `re` tries every way to part the x
 
 
-def test_no_pattern_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "SEARCHED", 0.2)
-    began = time.monotonic()
-    for lines in (["x" * 4000], ["x" * 25 + "\n"] * 1_000_000):
-        with pytest.raises(UsageError, match=r"y/ takes too long"):
-            Pattern(NEVER).matching(lines)
-    assert Pattern(NEVER).spans("x" * 4000) == []
-    assert time.monotonic() - began < 30  # each by itself would take years
-    assert Pattern(NEVER).matching(["xxy", "xy", "xXy"]) == [0, 2]
+def test_no_pattern_takes_for_ever() -> None:
+    began = time.process_time()
+    assert not Pattern(NEVER).matches("x" * 4096)
+    assert Pattern(NEVER).spans("axxyXXXY") == [(1, 4), (4, 8)]
+    for typed in ("/((a{1000}){1000}){1000}/", "/" + "(" * 5000 + "/", "/a(?=b)/", "/\udcff/"):
+        with pytest.raises(UsageError, match=r"cannot be read") as caught:
+            Pattern(typed)
+        assert "b'" not in str(caught.value) and "as it stands" in caught.value.hint
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -415,15 +414,8 @@ async def test_matches_are_found_by_keys(path: Path, size: tuple[int, int]) -> N
         await pilot.press("slash")
         typed.value = "/[/"
         await pilot.press("enter")
-        await until(pilot, lambda: "/[/ cannot be read: unterminated character set" in found(pilot))
+        await until(pilot, lambda: "/[/ cannot be read: missing ]: [" in found(pilot))
         assert isinstance(app.focused, Input)
-        with path.open("a") as file:
-            file.write("\n" + "x" * 4000 + "\n")
-        await until(pilot, lambda: "of 2 007" in place(pilot))
-        typed.value = NEVER
-        await pilot.press("enter")
-        await until(pilot, lambda: f"{NEVER} takes too long" in found(pilot))
-        await pilot.press("slash")
         typed.value = "nothing like it"
         await pilot.press("enter")
         await until(pilot, lambda: found(pilot) == "“nothing like it”: no match")

@@ -271,7 +271,7 @@ class Search:
     """Once through a log that is counted whole, from a line on and round its end: where it goes first, and how often.
 
     It goes on by `step`, on the thread that uses the file. Lines are searched as they are shown. UsageError for a
-    regular expression that cannot be read, or that takes too long.
+    regular expression that cannot be read.
     """
 
     def __init__(self, file: LogFile, typed: str, first: int, *, backwards: bool = False) -> None:
@@ -333,7 +333,7 @@ class Search:
         """The lines from `start` to `stop` that match."""
         raw = self._file.raw(start, stop)
         texts = self._file.lines(start, stop - start) if raw is None else self._texts(raw)
-        return [start + at for at in self.pattern.matching(text[:WIDTH] for text in texts[: stop - start])]
+        return [start + at for at, text in enumerate(texts[: stop - start]) if self.pattern.matches(text[:WIDTH])]
 
     def _texts(self, raw: bytes) -> Sequence[str]:
         """Lines as they are shown, or none if none of them can match."""

@@ -241,14 +241,10 @@ class LogView(Vertical):
             self._ask()
 
     def on_log_view_failed(self, message: Failed) -> None:
-        """Tell of an error, once as long as it stays the same; a search that takes too long is given up."""
+        """Tell of an error, once as long as it stays the same."""
         message.stop()
         self._busy, text = False, explain(message.error)
-        if isinstance(message.error, UsageError):
-            self._forget()
-            self._mistake = text.replace("\n", " · ")
-            self._tell()
-        elif text != self._last_error:
+        if text != self._last_error:
             self._last_error = text
             self.notify(text, severity="error", markup=False)
 
