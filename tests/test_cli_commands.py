@@ -198,12 +198,12 @@ def test_eval_says_the_threat_model_as_show_does(home: Home) -> None:
 def test_show_says_where_one_measurement_stands_for_both(home: Home) -> None:
     run = make_run(home, "aaaa", metrics={"natural": 95.0})
     lines = run.events.read_bytes()
-    [found] = [event for _, event in events.read(lines) if event["event"] == "eval" and event["checkpoint"] == "best"]
-    event = {**found, "checkpoint": "last", "rule": "last epoch", "measured_on": "best"}
-    run.events.write_bytes(lines + json.dumps(event).encode() + b"\n")
-    shown = re.sub(r"\s+", " ", cli(home, "show", run.id).stdout)
-    assert "the weights of best, on which all this was measured)" in shown
-    assert shown.count("on which") == 1
+    [best] = [event for _, event in events.read(lines) if event["event"] == "eval" and event["checkpoint"] == "best"]
+    last = {**best, "checkpoint": "last", "rule": "last epoch"}
+    for more, times in (({"measured_on": "best"}, 1), ({"measured_on": "best", "epoch": 99}, 0), ({}, 0)):
+        run.events.write_bytes(lines + json.dumps(last | more).encode() + b"\n")
+        shown = cli(home, "show", run.id).stdout
+        assert shown.count("the same weights, measured once") == times and "last (last epoch" in shown
 
 
 def test_eval_is_interrupted(home: Home) -> None:

@@ -215,6 +215,13 @@ def test_different_threat_models_are_said(home: Home) -> None:
     assert [threat["eps"] for threat in found.pairs[0].json()["threats"]["pgd20"]] == [0.25, 0.2]
 
 
+def test_a_measurement_that_stands_for_both_checkpoints_is_no_other_threat_model(home: Home) -> None:
+    pair(home, threats={"pgd20": {**THREATS["pgd20"], "measured_on": "best"}})
+    found = compare(home)
+    assert (found.pairs[0].unequal, differing(found)) == ((), {})
+    assert "measured_on" not in found.pairs[0].json()["threats"]["pgd20"]
+
+
 def test_threat_models_are_matched_by_seed(home: Home) -> None:
     for seed, examples in ((0, 360), (1, 100)):
         make_run(home, f"base{seed}", seed=seed, examples=examples)

@@ -40,8 +40,7 @@ def show(
     for checkpoint, evals in found["evals"].items():
         rule = next((str(entry["rule"]) for entry in evals if entry.get("rule")), "")
         epoch = next((entry["epoch"] for entry in evals if entry.get("epoch") is not None), "?")
-        on = {str(entry.get("measured_on", "")) for entry in evals}
-        same = "" if "" in on else f"; the weights of {' and '.join(sorted(on))}, on which all this was measured"
+        same = "; the same weights, measured once" if all(_stands_for(entry, found["evals"]) for entry in evals) else ""
         screen.print(Text(f"\n{checkpoint}"), Text(printable(f"({rule}; epoch {epoch}{same})"), style="dim"))
         screen.print(_evaluations(evals))
 
@@ -91,6 +90,12 @@ def _pairs(lines: dict[str, str]) -> Table:
     for key, value in lines.items():
         table.add_row(Text("  " + printable(key)), Text(printable(value)))
     return table
+
+
+def _stands_for(entry: dict[str, Any], evals: dict[str, list[dict[str, Any]]]) -> bool:
+    """True if an evaluation is that of the other checkpoint, and that has still the same weights."""
+    others = evals.get(str(entry.get("measured_on")), [])
+    return any((other["metric"], other.get("epoch")) == (entry["metric"], entry.get("epoch")) for other in others)
 
 
 def _evaluations(evals: list[dict[str, Any]]) -> Table:

@@ -15,7 +15,7 @@ SECONDS = "seconds_per_epoch"
 
 # Of an eval event: what belongs to this one measurement and not to the threat model. The protocol's name is left out
 # because what it stands for is spelled out beside it, and natural accuracy does not depend on it.
-_INCIDENTAL = {"t", "epoch", "step", "rule", "seconds", "seed", "protocol", "batch_size"}
+_INCIDENTAL = {"t", "epoch", "step", "rule", "seconds", "seed", "protocol", "batch_size", "measured_on"}
 
 
 @dataclass(frozen=True)
