@@ -87,16 +87,15 @@ class Batches:
             if self._resident:
                 images = self._augmented(self._images, there[part], number, step)
             else:
-                some = self._sent(order[part])
+                some = self._sent(self._images[order[part]].contiguous())
                 images = self._augmented(some, torch.arange(len(some), device=self._device), number, step)
             yield Batch(to_float(images).permute(0, 3, 1, 2), self._labels[there[part]], there[part])
 
-    def _sent(self, index: Tensor) -> Tensor:
-        """uint8 [B, H, W, C] on the device. From pinned memory, so that the host need not wait for what it computes."""
-        images = self._images[index].contiguous()
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """On the device. From pinned memory, so that the host need not wait for what that computes."""
         if self._device.type == "cuda":
-            images = images.pin_memory()
-        return images.to(self._device, non_blocking=True)
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def _augmented(self, images: Tensor, index: Tensor, epoch: int, step: int) -> Tensor:
         """uint8 [B, H, W, C] of `images` at `index` [B].
@@ -106,8 +105,8 @@ class Batches:
         if not (self._crop or self._flip):
             return images[index]
         draw, device = generator("cpu", self._seed, "augment", epoch, step), self._device
-        shift = torch.randint(-self._crop, self._crop + 1, (2, len(index)), generator=draw).to(device)
-        mirror = (torch.rand(len(index), generator=draw) < 0.5).to(device)
+        shift = self._sent(torch.randint(-self._crop, self._crop + 1, (2, len(index)), generator=draw))
+        mirror = self._sent(torch.rand(len(index), generator=draw) < 0.5)
         height, width = images.shape[1:3]
         rows = shift[0, :, None] + torch.arange(height, device=device)
         columns = torch.arange(width, device=device).expand(len(index), width)
