@@ -97,14 +97,21 @@ def index_in_memory(home: Home) -> None:
     import shutil
     import tempfile
 
+    if home in _IN_MEMORY:
+        return
     memory = "/dev/shm"
     place = memory if os.access(memory, os.W_OK) else tempfile.gettempdir()
     for left in Path(place).glob("trainctl-memory-*"):
         with suppress(OSError), _opened(left) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left)
-    folder = tempfile.mkdtemp(prefix="trainctl-memory-", dir=place)
-    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # closed by the end of the process
+    while True:
+        folder = tempfile.mkdtemp(prefix="trainctl-memory-", dir=place)
+        with suppress(FileNotFoundError):
+            held = os.open(folder, os.O_RDONLY)  # closed by the end of the process
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(held), os.stat(folder)):  # noqa: PTH116
+                break  # else another process took it for left, before it had its lock
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _IN_MEMORY[home] = Path(folder, "index.db")
 
