@@ -156,6 +156,20 @@ def test_the_standard_model_counts_where_the_baseline_trains_it(home: Home) -> N
     assert differing(compare(home)) == {"standard.arch": ("resnet-18", "small-cnn")}
 
 
+def test_what_tells_namesakes_apart_is_said(home: Home) -> None:
+    for name, table in (("a", {}), ("b", {"optim": {"lr": 0.5}, "eval": {"every": 3}}), ("c", {"optim": {"lr": 0.5}})):
+        for mark in ("", "+train"):
+            about = {"name": f"same{mark}-s0", "group": f"{name}{mark}", "pair": name}
+            make_run(home, f"{name}{bool(mark):d}", topology=bool(mark), recipe_table=table, **about)
+    make_run(home, "other", method="at")
+    found = compare(home)
+    assert found.alone[0].notes == ()
+    said = [(pair.baseline.notes, pair.train.notes) for pair in found.pairs]
+    told = "one of several of this name, with optim.lr = "
+    assert said == [((f"{told}{lr}, eval.every = {every}",),) * 2 for lr, every in ((0.1, 1), (0.5, 3), (0.5, 1))]
+    assert compare(home, select.resolve(home, ["a0", "a1"])).pairs[0].baseline.notes == ()
+
+
 def test_values_that_vary_within_a_side_are_listed(home: Home) -> None:
     pair(home)
     pair(home, 1, env=environment() | {"threads": 2})

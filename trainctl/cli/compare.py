@@ -17,7 +17,7 @@ def compare(
         typer.Argument(
             metavar="[RUN]…",
             show_default=False,
-            help="Runs as in `ls`; nothing, or the word runs: every finished pair.",
+            help="Runs as in `ls`; nothing, or the word runs: all that are done.",
         ),
     ] = None,
     form: Annotated[

@@ -17,6 +17,7 @@ _SILENT = {
 }  # fmt: skip
 MICRO_BATCH, FOLD = "run.micro_batch", "run.fold"
 _ENVIRONMENT = ("python", "device", "device_type", "cuda", "threads", "precision", "compiled", "plugins")
+_SHOWN = 4  # settings in a sentence
 # What steps compute depends on these, no group's hash does: runs that are averaged may differ in them, which is said
 # also where both sides do so alike.
 _WITHIN = (MICRO_BATCH, FOLD, "precision", "compiled")
@@ -43,6 +44,20 @@ def mixtures(side: list[Member]) -> list[str]:
     facts = _facts(side)
     mixed = {key: facts[key] for key in _WITHIN if _mixed(facts.get(key, []))}
     return [f"the runs differ in {key}: {' and '.join(map(_word, values))}" for key, values in mixed.items()]
+
+
+def among_namesakes(groups: list[list[Member]]) -> list[str]:
+    """In words, for each of several groups of one name, its settings where theirs are not all the same; "" for none."""
+    tables = [dict(_settings(side[0])) for side in groups]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    apart = [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
+    apart.sort(key=lambda key: key.startswith("eval."))  # what was trained says more than what was measured
+    found = []
+    for table in tables:
+        words = [f"{key} = {_word(table[key])}" for key in apart if key in table]
+        more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+        found.append(f"one of several of this name, with {', '.join(words[:_SHOWN])}{more}" if words else "")
+    return found
 
 
 def threat_differences(metric: str, baseline: list[Member], train: list[Member]) -> list[dict[str, Any]]:
@@ -77,9 +92,7 @@ def _facts(side: list[Member]) -> dict[str, list[Any]]:
 
 
 def _of(member: Member) -> Iterable[tuple[str, Any]]:
-    for key, value in _completed(member.settings).items():
-        if "." in key and key not in _SILENT and not key.startswith("topology."):  # others are words, as the title
-            yield key, value
+    yield from ((key, value) for key, value in _settings(member) if not key.startswith("topology."))
     env = {"compiled": False, **member.env} if member.env else {}  # it is younger than the rest
     yield from ((key, env.get(key)) for key in _ENVIRONMENT if key in env)
     packages, git = env.get("packages"), env.get("git")
@@ -91,6 +104,12 @@ def _of(member: Member) -> Iterable[tuple[str, Any]]:
         yield "uncommitted changes", hashlib.sha256(str(patch).encode()).hexdigest()[:8] if patch else "none"
     if member.rule:
         yield "checkpoint rule", member.rule
+
+
+def _settings(member: Member) -> Iterable[tuple[str, Any]]:
+    for key, value in _completed(member.settings).items():
+        if "." in key and key not in _SILENT:  # others are words, as the title
+            yield key, value
 
 
 def _mixed(values: list[Any]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engine.events import METRICS
 from trainctl.compare import members, paper
-from trainctl.compare.differs import differences, mixtures, threat_differences
+from trainctl.compare.differs import among_namesakes, differences, mixtures, threat_differences
 from trainctl.compare.members import SECONDS, Member
 from trainctl.compare.pairs import Group, pair_up
 from trainctl.compare.rows import Comparison, Pair, Side
@@ -38,12 +38,31 @@ def build(
 ) -> Comparison:
     """Compare what `pair_up` gives; `loaded` are the runs by id, with their evaluations of `checkpoint`."""
     columns = _columns(loaded.values())
+    both = [_pair(baseline, train, columns, loaded, checkpoint) for baseline, train in pairs]
+    single = [_alone(group, columns, loaded, checkpoint) for group in alone]
+    told = _namesakes([side for pair in both for side in (pair.baseline, pair.train)] + single, loaded)
+
+    def named(side: Side) -> Side:
+        return replace(side, notes=(*side.notes, told[side.runs])) if told.get(side.runs) else side
+
     return Comparison(
         checkpoint,
         columns,
-        tuple(_pair(baseline, train, columns, loaded, checkpoint) for baseline, train in pairs),
-        tuple(_alone(group, columns, loaded, checkpoint) for group in alone),
+        tuple(replace(pair, baseline=named(pair.baseline), train=named(pair.train)) for pair in both),
+        tuple(map(named, single)),
     )
+
+
+def _namesakes(sides: Iterable[Side], loaded: _Loaded) -> dict[tuple[str, ...], str]:
+    """By their runs, what tells sides of one name apart: `--grid` names runs by their settings, `--set` does not."""
+    groups: dict[str, dict[tuple[str, ...], list[Member]]] = {}
+    for side in sides:
+        groups.setdefault(side.label, {})[side.runs] = [loaded[run] for run in side.runs]
+    found: dict[tuple[str, ...], str] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            found.update(zip(group, among_namesakes(list(group.values())), strict=True))
+    return found
 
 
 def _columns(loaded: Iterable[Member]) -> tuple[str, ...]:
