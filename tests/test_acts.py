@@ -467,6 +467,11 @@ async def test_a_note_is_written_only_when_it_was_changed(home: Home) -> None:
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is here)
         assert labels.read(run).note == "two\nlines [b]\x1b[31m"
+        labels.change(run, note="old")
+        acts.ask_note(here, home, rows(home, "aaaa"))
+        await until(pilot, lambda: "old" in screen_text(pilot))
+        await pilot.press(*"+new", "enter")  # behind what stands there
+        await until(pilot, lambda: labels.read(run).note == "old+new")
         acts.ask_note(here, home, rows(home, "aaaa", "bbbb"))
         await until(pilot, lambda: "different notes" in screen_text(pilot))
         await pilot.press("enter")

@@ -46,7 +46,7 @@ class PromptScreen(ModalScreen[str], OnceScreen[str]):
         with Vertical(classes="dialog"):
             yield Static(self._title, markup=False)
             yield Static(self._hint, id="hint", markup=False)
-            yield Input(self.value, id="line", compact=True)
+            yield Input(self.value, id="line", select_on_focus=False, compact=True)
             yield Static(KEYS, id="wrong", markup=False)
 
     def on_input_changed(self, event: Input.Changed) -> None:
