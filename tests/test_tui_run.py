@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ from textual.widgets import Static, TabbedContent
 
 from trainctl.errors import UsageError
 from trainctl.home import Home
-from trainctl.registry import ingest
+from trainctl.launch.follow import Follower
+from trainctl.registry import ingest, query
 from trainctl.registry.watch import Watch
 from trainctl.tui import keys
 from trainctl.tui.feed import records
 from trainctl.tui.feed.run import Ask, RunFeed, RunView, charts, kinds
+from trainctl.tui.feed.selected import selected
 from trainctl.tui.screens.compare import CompareScreen
 from trainctl.tui.screens.confirm import ConfirmScreen
 from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.screens.prompt import PromptScreen
 from trainctl.tui.screens.run import RunScreen
+from trainctl.tui.widgets.about import heading
 from trainctl.tui.widgets.chart import Chart
 from trainctl.tui.widgets.charts import Charts
 from trainctl.tui.widgets.log import LogView
@@ -141,6 +145,20 @@ def test_a_twin_is_the_newest_of_the_other_side_with_the_same_seed(home: Home) -
     assert twin is not None
     assert twin.id == "train1b"
     assert view(home, "atwork").twin is None
+
+
+def test_a_run_that_has_ended_is_at_no_stage(home: Home) -> None:
+    """Also where `trainctl eval` has written one since."""
+    run = make_run(home, "stopped", status="killed")
+    append(run, [("stage", {"stage": "evaluate"})], 5000.0)
+    ingest.refresh(home)
+    (row,) = query.runs(home, ["stopped"])
+    follower = Follower(run)
+    follower.poll()
+    shown = selected(home, row, follower.progress, 0)
+    assert shown.stage and shown.stage not in heading(shown, None, "trainctl-dark").plain
+    working = replace(shown, run=replace(row, status="running"))
+    assert shown.stage in heading(working, None, "trainctl-dark").plain
 
 
 def test_a_run_that_has_gone_is_an_error_that_says_so(home: Home) -> None:

@@ -20,7 +20,7 @@ POINTS = 120  # of a sparkline
 
 @dataclass(frozen=True)
 class Selected:
-    """What the panel says of the selected run. `stage` is where it is, or was when it ended."""
+    """What the panel says of the selected run. `stage` is the last that was written, by whomever."""
 
     run: RunRow
     doing: str

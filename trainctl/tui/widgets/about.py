@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from engine.rundir import AT_WORK
 from trainctl.cli import words
 from trainctl.registry.query import RunRow
 from trainctl.tui.feed.records import Attempt, Checkpoint, Measured, Record, Results
@@ -23,7 +24,7 @@ def heading(selected: Selected, twin: RunRow | None, theme: str) -> Text:
     who = (run.id, method(run), run.dataset, run.model, f"pair: {twin.name}" if twin else "")
     text.append(one_line(run.name), "bold").append("  " + " · ".join(map(one_line, filter(None, who))) + "\n", "dim")
     text.append_text(status(run, theme))
-    stage = selected.stage if run.status != "done" else ""
+    stage = selected.stage if run.status in AT_WORK else ""  # an evaluation later on is a stage too
     eta = f"ETA {words.duration(selected.eta)}" if selected.eta is not None else ""
     pace = f"{run.seconds_per_epoch:.3g} s/epoch" if run.seconds_per_epoch else ""
     for part in (stage, f"epoch {run.epoch}/{run.epochs or '?'}", eta, pace, run.device):
