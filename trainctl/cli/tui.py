@@ -18,4 +18,4 @@ def tui(
     ] = False,
 ) -> None:
     """Open the dashboard."""
-    import_module("trainctl.tui.app").run(find_home(home).create(), low_bandwidth=low_bandwidth)
+    import_module("trainctl.tui.app").run(find_home(home), low_bandwidth=low_bandwidth)

@@ -35,11 +35,11 @@ from trainctl.tui.typing import OneKeyAtATime
 def run(home: Home, *, low_bandwidth: bool = False) -> None:
     """Open the dashboard of `home` until it is left; `low_bandwidth` draws at most once a second this time.
 
-    UsageError without a terminal.
+    UsageError without a terminal, MachineError if the home's folders cannot be made.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal", "`trainctl ls` and `trainctl watch` do not")
-    app = Dashboard(home)
+    app = Dashboard(home.create())
     if low_bandwidth:
         app.low_bandwidth = True
     threading.Thread(target=_leave_with_the_terminal, daemon=True).start()
