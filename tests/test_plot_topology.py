@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,10 @@ def test_one_value_of_x_and_too_many_experiments_are_refused() -> None:
 
 
 def store(run: RunDir, checkpoint: str = "best", **result: Any) -> None:
-    run.evaluations.mkdir(exist_ok=True)
+    for folder in (run.evaluations, run.checkpoints):
+        folder.mkdir(exist_ok=True)
+    for which in ("best", "last"):
+        run.checkpoint(which).touch()
     for metric in topology.METRICS:
         run.write_json(f"eval/{checkpoint}-{metric}.json", {"settings": MEASURED, "result": result, "rows": 0})
 
@@ -140,12 +144,23 @@ def test_the_command_reads_the_scores_and_writes_the_figure(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     make_run(home, "none", method="standard")
+    make_run(home, "failed", name="failed-s0")  # it has no checkpoint
+    for name, key in (("off", False), ("on", True)):
+        off = make_run(home, name, name=f"{name}-s0", recipe_table={"eval": {"topology": key}})
+        off.checkpoints.mkdir()
+        off.checkpoint("best").touch()
+    with pytest.raises(UsageError, match=r"no topology scores for several k of checkpoint best: on$"):
+        plot(home, "method=trades", output=tmp_path / "x.svg")
+    with pytest.raises(UsageError, match=r"none of these runs can have topology scores"):
+        plot(home, "off", "failed", output=tmp_path / "x.svg")
+    shutil.rmtree(home.run("on").path)
     drawn: list[list[Scored]] = []
     monkeypatch.setattr(topology, "draw", lambda runs, key: drawn.append(runs) or draw(runs, key))
     file = tmp_path / f"x{ending}"
     plot(home, "method=trades or method=standard", output=file)
     out, err = capsys.readouterr()
     assert out == f"{file}\n" and "left out, without a number method.beta: digits-standard-s0" in err
+    assert "with eval.topology = false: failed-s0, off-s0" in err
     assert file.read_bytes().startswith(start)
     assert [(run.x, run.seed, run.scores["topo_robust"][50]) for run in drawn[0]] == [
         (1.0, 0, 86.0), (1.0, 1, 87.0), (3.0, 0, 88.0), (3.0, 1, 89.0),
@@ -158,9 +173,9 @@ draw = topology.draw
 def test_old_and_missing_scores_are_explained(home: Home, tmp_path: Path) -> None:
     store(home.run("b1s0"), value=90.0)
     make_run(home, "young", status="running")
-    with pytest.raises(UsageError, match="no topology scores for several k of checkpoint best: b1s0, young") as error:
+    with pytest.raises(UsageError, match=r"no topology scores for several k of checkpoint best: b1s0$") as error:
         plot(home, "method=trades", output=tmp_path / "x.png")
-    assert "`trainctl eval b1s0 young --checkpoint best`" in error.value.hint
+    assert "`trainctl eval b1s0 --checkpoint best`" in error.value.hint
     store(home.run("b1s0"), value=90.0, by_k=["not", "a", "table"])
     with pytest.raises(UsageError, match="b1s0"):
         plot(home, "b1s0", "b3s0", output=tmp_path / "x.png")

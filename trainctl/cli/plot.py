@@ -156,6 +156,7 @@ def _topology(home: Home, selectors: list[str], checkpoint: str, key: str) -> An
     settings = query.settings(home)
     scored: list[Scored] = []
     without: list[str] = []
+    unscored: list[str] = []
     old: list[str] = []
     for row in rows:
         table = settings.get(row.id, {})
@@ -165,14 +166,22 @@ def _topology(home: Home, selectors: list[str], checkpoint: str, key: str) -> An
             continue
         scores, measured = topology.read(home.run(row.id), checkpoint)
         if not scores:
+            if table.get("eval.topology") is False or not home.run(row.id).checkpoint(checkpoint).exists():
+                unscored.append(row.name)
+                continue
             old.append(row.id)
         scored.append(topology.Scored(row.recipe, row.topology, row.seed or 0, table, value, scores, measured))
+    if not scored and unscored:
+        hint = "`trainctl resume` trains on, and eval.topology = true measures them"
+        raise UsageError(f"none of these runs can have topology scores of checkpoint {checkpoint}", hint)
     if not scored:
         hint = "--x names the setting on the x-axis; `trainctl show RUN` lists all"
         raise UsageError(f"none of these runs has a number {key}", hint)
     if old:
-        hint = f"`trainctl eval {' '.join(old)} --checkpoint {checkpoint}` measures them, if eval.topology is true"
+        hint = f"`trainctl eval {' '.join(old)} --checkpoint {checkpoint}` measures them"
         raise UsageError(f"no topology scores for several k of checkpoint {checkpoint}: {_some(old)}", hint)
+    if unscored:
+        note(f"left out, without a checkpoint {checkpoint} or with eval.topology = false: {_some(unscored)}")
     if without:
         note(f"left out, without a number {key}: {_some(without)}")
     return topology.draw(scored, key)
