@@ -194,11 +194,19 @@ def _problem(detail: dict[str, Any], schema: type[Recipe]) -> Problem:
             known = list(getattr(section, "model_fields", {}))
         return Problem(key, "unknown key", nearest(where[-1], known))
     text = detail["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
+    if detail["type"] == "string_pattern_mismatch" and len(where) == 2:
+        text = f"expected {_described(schema, *where)}"
     if detail["type"] in ("model_type", "model_attributes_type"):
         text = f"expected a table, written [{key}]"
     given = detail.get("input")
     shown = str(given).lower() if isinstance(given, bool) else repr(given)
     return Problem(key, f"{shown[:60]} is not allowed: {text}" if "input" in detail else text, _choices(detail))
+
+
+def _described(schema: type[Recipe], section: str, key: str) -> str:
+    """What the schema says of a key."""
+    fields: dict[str, Any] = getattr(schema.model_fields[section].annotation, "model_fields", {})
+    return str(fields[key].description)
 
 
 def _choices(detail: dict[str, Any]) -> str:
@@ -232,6 +240,11 @@ def _impossible(recipe: Recipe, broken: set[str]) -> list[Problem]:
         recipe.topology.enabled and recipe.optim.batch_size < 3,
         "optim.batch_size", f"{recipe.optim.batch_size} is not allowed: L_TP compares neighbours, so 3 or more",
         "the paper uses 128", "topology",
+    )  # fmt: skip
+    refuse(
+        0 < recipe.data.train_examples < 3,
+        "data.train_examples", f"{recipe.data.train_examples} is not allowed: a batch is 3 images or more",
+        "0 trains on all",
     )  # fmt: skip
     whole = bool(options.constants(recipe.method.name, recipe.terms.model_dump(), "needs_whole_batch"))
     refuse(

@@ -49,6 +49,14 @@ BAD = {
         "attack.steps = true\n",
         "r.toml:1: attack.steps: true is not allowed: expected a valid integer",
     ),
+    "unlike-its-pattern": (
+        "run.device = 'gpu'\n",
+        "r.toml:1: run.device: 'gpu' is not allowed: expected auto, cpu, cuda or cuda:N",
+    ),
+    "no-batch": (
+        "data.train_examples = 2\n",
+        "r.toml:1: data.train_examples: 2 is not allowed: a batch is 3 images or more (0 trains on all)",
+    ),
     "number-for-bool": (
         "[topology]\nenabled = 1\n",
         "r.toml:2: topology.enabled: 1 is not allowed: expected a valid boolean",
