@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -176,6 +177,8 @@ def test_eval(home: Home) -> None:
     lacking = cli(home, "eval", run.id, "--attacks", "aa")
     assert lacking.returncode == 3 and "error: quick-s1: no AutoAttack here" in lacking.stderr
     assert "hint: pip install it" in lacking.stderr
+    none = cli(home, "eval", run.id, "--attacks", " ,")  # a variable of the shell that is not set
+    assert none.returncode == 2 and "--attacks names none" in none.stderr
     wrong = cli(home, "eval", run.id, "--attacks", "pgd21")
     assert wrong.returncode == 2 and "pgd21" in wrong.stderr and "pgd20" in wrong.stderr
     [fresh] = queue(home, "quick")
@@ -219,6 +222,37 @@ def test_eval_is_interrupted(home: Home) -> None:
     assert view.returncode == 130
     with processes.claim(run):
         assert run.status() == "done"
+
+
+def test_output_that_cannot_be_written(home: Home) -> None:
+    run = made(home)
+    with open("/dev/full", "w") as full:
+        for command in (["ls"], ["show", run.id]):
+            done = subprocess.run([*COMMAND, *command], env=environment(home), stdout=full, stderr=subprocess.PIPE)
+            said = done.stderr.decode()
+            assert done.returncode == 3 and said.startswith("error: cannot write what was asked for: No space"), said
+            assert "trainctl itself" not in said and "hint: the disk is full" in said
+    for command in (["ls"], ["logs", run.id], ["--help"], ["show", run.id]):
+        for closed in (">&-", "2>&-"):
+            line = f"{shlex.join([*COMMAND, *command])} {closed}"
+            done = subprocess.run(["sh", "-c", line], env=environment(home), capture_output=True)
+            assert (done.returncode, done.stderr) == (0, b""), (line, done.stderr)
+    assert not (home.path / "crash.log").exists()
+
+
+def test_numbers_and_statuses_that_cannot_be(home: Home) -> None:
+    made(home)
+    many = cli(home, "ls", "-n", "9" * 20)
+    assert many.returncode == 2 and "--number" in many.stderr
+    wrong = cli(home, "ls", "status=don")
+    assert wrong.returncode == 2 and "no run can be 'don'" in wrong.stderr and "queued, starting" in wrong.stderr
+    assert cli(home, "ls", "status!=Done").returncode == 0
+
+
+def test_a_note_of_two_lines_is_shown_as_it_is(home: Home) -> None:
+    run = made(home)
+    cli(home, "note", run.id, "first\nsecond \x1b[31m")
+    assert re.search(r"note +first *\n +second \\x1b\[31m *\n", cli(home, "show", run.id).stdout)
 
 
 def test_home_before_and_after_the_command(home: Home, tmp_path: Path) -> None:

@@ -90,6 +90,12 @@ def test_pair_and_train_exclude_each_other():
         plan(["digits-trades"], pair=True, train=True)
 
 
+def test_a_seed_that_was_set_and_seeds_exclude_each_other():
+    with pytest.raises(UsageError, match=r"--seeds and --set run\.seed"):
+        plan(["digits-trades"], overrides=["run.seed=3"], seeds="0")
+    assert plan(["digits-trades"], overrides=["run.seed=3"])[0].name == "digits-trades-s3"
+
+
 def test_nothing_named():
     with pytest.raises(UsageError, match="no recipe"):
         plan([])

@@ -309,6 +309,10 @@ def test_every_line_of_a_new_recipe_may_be_switched_on(tmp_path, base):
     assert (terms in file.read_text()) == (base == "digits-at-crd")
 
 
+def test_new_names_a_file_that_can_be_copied(tmp_path):
+    assert "trainctl run 'a b.toml'" in trainctl(tmp_path, "new", "a b").stderr
+
+
 def test_new_from_a_path_works_from_anywhere(tmp_path):
     (tmp_path / "base.toml").write_text("optim.lr = 0.3\n")
     assert trainctl(tmp_path, "new", "mine", "--from", "base.toml", "--path", "deep/er/own.toml").returncode == 0
@@ -319,7 +323,8 @@ def test_new_from_a_path_works_from_anywhere(tmp_path):
     "arguments, message",
     [
         (["show", "digits-ta"], "error: there is no recipe 'digits-ta' (did you mean 'digits-at'?)"),
-        (["new", "a/b"], "error: 'a/b' cannot be the name"),
+        (["new", "a/b"], "error: 'a/b' cannot be the name of a recipe"),
+        (["new", ""], "error: '' cannot be the name of a recipe"),
         (["--json", "check", "digits-at"], "error: --json stands before the command"),
     ],
 )

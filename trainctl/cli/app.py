@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from trainctl.cli.common import HomeOption, note, show_error
-from trainctl.errors import INTERRUPTED, RUN_FAILED, Stale, TrainctlError, UsageError
+from trainctl.errors import INTERRUPTED, RUN_FAILED, Stale, TrainctlError, UsageError, refused
 
 # name: (attribute of trainctl.cli.<name>, help)
 COMMANDS = {
@@ -47,6 +47,8 @@ COMMANDS = {
     "tui": ("tui", "Open the dashboard."),
     "serve": ("serve", "The dashboard in a browser."),
 }
+_GONE = (errno.EPIPE, errno.EIO)  # who read our output has gone: a closed pipe or terminal
+_OUTPUT = (*_GONE, errno.ENOSPC, errno.EDQUOT)  # what is said of files of ours names them
 _SHOW_WARNING = warnings.showwarning
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -162,6 +164,9 @@ def main(
 
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; a person's mistake never shows a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the shell closed it: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the rest of the process
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -185,10 +190,13 @@ def _run(arguments: list[str]) -> int:
             usage = UsageError(error.format_message(), f"{where.command_path} --help" if where else "trainctl --help")
             show_error(usage)
             return usage.code
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
-            # Who read our output has gone (a closed pipe or terminal); the flush at exit must not complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return RUN_FAILED
+        if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not complain
+            if error.errno in _GONE:
+                return RUN_FAILED
+            told = refused("cannot write what was asked for", error)
+            show_error(told)
+            return told.code
         show_error(_crash(error))
         return RUN_FAILED
 

@@ -33,8 +33,8 @@ class Which(StrEnum):
 def evaluate(
     runs: RunsArgument,
     attacks: Annotated[
-        str, typer.Option(metavar="pgd20,aa", help="Attacks, with commas.", show_default="the recipe's")
-    ] = "",
+        str | None, typer.Option(metavar="pgd20,aa", help="Attacks, with commas.", show_default="the recipe's")
+    ] = None,
     checkpoint: Annotated[Which, typer.Option(help="Which checkpoint.")] = Which.best,
     as_json: JsonOption = False,
     home: HomeOption = None,
@@ -44,12 +44,12 @@ def evaluate(
 
     place = find_home(home)
     rows = some(place, runs)
-    given = _check_attacks(attacks)
+    given = None if attacks is None else _check_attacks(attacks)
     chosen = [place.run(row.id) for row in rows]
     for run in chosen:
         check_run(run, ("best", "last") if checkpoint is Which.both else (checkpoint.value,))
     for run, row in zip(chosen, rows, strict=True):
-        _evaluate(run, row.name, given or _own_attacks(run), checkpoint, as_json)
+        _evaluate(run, row.name, _own_attacks(run) if given is None else given, checkpoint, as_json)
 
 
 def _check_attacks(text: str) -> list[str]:
@@ -58,7 +58,9 @@ def _check_attacks(text: str) -> list[str]:
     from engine.sections import Attack20
 
     known = get_args(Attack20)
-    names = [part.strip() for part in text.split(",") if part.strip()]
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UsageError("--attacks names none", f"known: {', '.join(known)}; without it those of the recipe are used")
     wrong = [name for name in names if name not in known]
     if wrong:
         raise UsageError(f"--attacks: there is no attack {wrong[0]!r}", f"known: {', '.join(known)}")

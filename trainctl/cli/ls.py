@@ -29,7 +29,7 @@ def ls(
             help="An id, its beginning, a name, @last, tag:x, recipe:x, group:x or a filter.",
         ),
     ] = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = NEWEST,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, max=10**9, help="How many of the newest.")] = NEWEST,
     everything: Annotated[bool, typer.Option("--all", "-a", help="All runs.")] = False,
     archived: Annotated[bool, typer.Option("--archived", help="Archived runs too.")] = False,
     sort: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,7 +126,7 @@ def new(
     from trainctl.recipes.plan import check_name
 
     stem = name.removesuffix(".toml")
-    check_name(stem)
+    check_name(stem, "recipe", "choose another; --path says in which folder it is written")
     file = Path(f"{stem}.toml") if path is None else path if path.suffix == ".toml" else path / f"{stem}.toml"
     resolved = resolve(base)
     known = shipped()
@@ -140,7 +141,7 @@ def new(
         raise MachineError(
             f"cannot write {display(file)}: {error.strerror}", "choose another place with --path"
         ) from None
-    note(f"wrote {display(file)}, which extends {base}; run it with: trainctl run {display(file)}")
+    note(f"wrote {display(file)}, which extends {base}; run it with: trainctl run {shlex.quote(display(file))}")
 
 
 def _row(resolved: Resolved) -> dict[str, Any]:

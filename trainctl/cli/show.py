@@ -9,7 +9,7 @@ import typer
 
 from trainctl.cli.common import HomeOption, JsonOption, console, emit_json, printable
 from trainctl.home import find_home
-from trainctl.registry import select, threats
+from trainctl.registry import labels, select, threats
 from trainctl.registry.details import details
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def show(
     """Show a run: status, progress, recipe, evaluations with their threat models, checkpoints, environment."""
     place = find_home(home)
     found = details(place, select.one(place, run))
+    found["note"] = labels.read(place.run(found["id"])).note  # the index has it without its line breaks
     if as_json:
         emit_json(found)
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def stop(
     runs: RunsArgument,
     grace: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Time for the checkpoint; then it is killed.")
+        float, typer.Option(min=0.0, max=86400.0, metavar="SECONDS", help="Time for the checkpoint; then it is killed.")
     ] = 60.0,
     home: HomeOption = None,
 ) -> None:

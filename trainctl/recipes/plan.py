@@ -72,6 +72,8 @@ def plan(
     cells = _cells(grid, problems)
     if chosen and any(setting.key == SEED for cell in cells for setting in cell):
         raise UsageError("--seeds and --grid run.seed=… exclude each other", "--seeds alone does it")
+    if chosen and any(setting.key == SEED for setting in settings):
+        raise UsageError("--seeds and --set run.seed=… exclude each other", "--seeds alone does it")
     sides = _sides(pair, train)
     total = len(recipes) * len(cells) * len(sides) * len(chosen or [0])
     if total > MAX_RUNS:
@@ -139,14 +141,13 @@ def pair_of(recipe: Recipe, recipe_name: str) -> str:
     return group_of(recipe.model_copy(update={"topology": off}), recipe_name)
 
 
-def check_name(name: str) -> None:
-    """UsageError if `name` cannot be the name of a run."""
-    hint = "choose another with --name"
+def check_name(name: str, what: str = "run", hint: str = "choose another with --name") -> None:
+    """UsageError if `name` cannot be the name of a run, or of `what`."""
     if len(name) > MAX_NAME:
-        raise UsageError(f"the run's name is {len(name)} characters long, more than {MAX_NAME}: {name[:60]}…", hint)
-    if not name.isprintable() or "/" in name or name != name.strip() or name.startswith(("@", "-")):
+        raise UsageError(f"the {what}'s name is {len(name)} characters long, more than {MAX_NAME}: {name[:60]}…", hint)
+    if not name or not name.isprintable() or "/" in name or name != name.strip() or name.startswith(("@", "-")):
         raise UsageError(
-            f"{name!r} cannot be the name of a run: printable characters, no slash, no @ or - in front", hint
+            f"{name!r} cannot be the name of a {what}: printable characters, no slash, no @ or - in front", hint
         )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.events import METRICS
+from engine.rundir import STATUSES
 from trainctl.errors import UsageError
 from trainctl.registry.query import RunRow
 
@@ -174,6 +175,10 @@ class _Parser:
             wanted = repr(moment)
         if symbol in _ORDER and _number(wanted) is None:
             raise self.error(f"{symbol} compares numbers; expected one", value)
+        if name == "status" and symbol in ("=", "!=") and wanted.lower() not in STATUSES:
+            raise UsageError(
+                _pointed(f"no run can be {wanted!r}", self.text, value.at), f"status is one of: {', '.join(STATUSES)}"
+            )
         return lambda run: _compare(run.get(name), symbol, wanted)
 
     def _word(self, word: str) -> bool:
