@@ -224,6 +224,7 @@ def test_a_stored_evaluation_is_found_under_equal_settings_only(rundir):
     report.write(rundir, "best", "pgd20", settings, result, outcomes)
     assert report.finished(rundir, "best", "pgd20", settings) == result
     assert report.finished(rundir, "best", "pgd20", settings | {"seed": 1}) is None
+    assert report.finished(rundir, "best", "pgd20", {"eps": 8 / 255, "seed": 0}) is None  # no start is not one of None
     assert report.finished(rundir, "last", "pgd20", settings) is None
     assert report.path(rundir, "best", "pgd20", "csv").read_text() == (
         "index,label,prediction,correct\n4,1,1,1\n9,2,0,0\n"

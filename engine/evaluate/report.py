@@ -44,13 +44,18 @@ def write(
 ) -> None:
     """Store a finished evaluation. `outcomes` is None for a metric that is no accuracy."""
     rundir.evaluations.mkdir(parents=True, exist_ok=True)
-    rows = 0
+    table, rows = "", 0
     if outcomes is not None:
         columns = (outcomes.indices, outcomes.labels, outcomes.predictions, outcomes.correct.int())
         lines = [",".join(map(str, row)) for row in zip(*(column.tolist() for column in columns), strict=True)]
-        rows = len(lines)
-        replace(path(rundir, checkpoint, metric, "csv"), "\n".join([HEADER, *lines]) + "\n")
-    content = {"settings": settings, "result": result, "rows": rows}
+        table, rows = "\n".join([HEADER, *lines]) + "\n", len(lines)
+    _store(rundir, checkpoint, metric, {"settings": settings, "result": result, "rows": rows}, table)
+
+
+def _store(rundir: RunDir, checkpoint: str, metric: str, content: dict[str, Any], table: str) -> None:
+    """Write both files, that of the examples (if there is one) first."""
+    if table:
+        replace(path(rundir, checkpoint, metric, "csv"), table)
     replace(path(rundir, checkpoint, metric, "json"), json.dumps(content, indent=1) + "\n")
 
 
@@ -68,11 +73,9 @@ def take_over(rundir: RunDir, checkpoint: str, metric: str, settings: dict[str, 
     for other in CHECKPOINTS:
         stored = _stored(rundir, other, metric, settings, apart=WHICH) if other != checkpoint else None
         if stored:
-            if stored["rows"]:
-                replace(path(rundir, checkpoint, metric, "csv"), path(rundir, other, metric, "csv").read_text())
+            table = path(rundir, other, metric, "csv").read_text() if stored["rows"] else ""
             result = {**stored["result"], "measured_on": other}
-            content = {"settings": settings, "result": result, "rows": stored["rows"]}
-            replace(path(rundir, checkpoint, metric, "json"), json.dumps(content, indent=1) + "\n")
+            _store(rundir, checkpoint, metric, {**stored, "settings": settings, "result": result}, table)
             return result
     return None
 
@@ -83,10 +86,11 @@ def _stored(
     """What lies in the file of an evaluation, if it is whole and its settings are equal, those `apart` aside."""
     try:
         stored: dict[str, Any] = json.loads(path(rundir, checkpoint, metric, "json").read_bytes())
-        wanted = json.loads(json.dumps(settings))
-        if any(
-            stored["settings"].get(key) != wanted.get(key) for key in {*stored["settings"], *wanted} if key not in apart
-        ):
+        had, wanted = (
+            {key: value for key, value in each.items() if key not in apart}
+            for each in (stored["settings"], json.loads(json.dumps(settings)))
+        )
+        if had != wanted:
             return None
         table = path(rundir, checkpoint, metric, "csv")
         if stored["rows"] and len(table.read_bytes().splitlines()) != stored["rows"] + 1:
