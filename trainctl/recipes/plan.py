@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from engine.recipe import SECTIONS, Recipe, needs_standard
@@ -70,10 +71,9 @@ def plan(
     chosen = parse_seeds(seeds) if seeds is not None else None
     settings, problems = settings_of(overrides)
     cells = _cells(grid, problems)
-    if chosen and any(setting.key == SEED for cell in cells for setting in cell):
-        raise UsageError("--seeds and --grid run.seed=… exclude each other", "--seeds alone does it")
-    if chosen and any(setting.key == SEED for setting in settings):
-        raise UsageError("--seeds and --set run.seed=… exclude each other", "--seeds alone does it")
+    for option, chose in (("--grid", chain.from_iterable(cells)), ("--set", settings)):
+        if chosen and any(setting.key == SEED for setting in chose):
+            raise UsageError(f"--seeds and {option} run.seed=… exclude each other", "--seeds alone does it")
     sides = _sides(pair, train)
     total = len(recipes) * len(cells) * len(sides) * len(chosen or [0])
     if total > MAX_RUNS:
