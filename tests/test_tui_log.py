@@ -182,25 +182,25 @@ def test_a_search_goes_round_in_both_directions(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"".join(b"Needle %d\n" % n if n % 5000 == 7 else b"straw %d\n" % n for n in range(20_000)))
     file = opened(path)  # 7, 5007, 10007, 15007
-    assert hits(Search(file, "needle", 0)) == (7, 1, 4)
-    assert hits(Search(file, "needle", 5007)) == (5007, 2, 4)
-    assert hits(Search(file, "NEEDLE", 5008)) == (10_007, 3, 4)
-    assert hits(Search(file, "needle", 15_008)) == (7, 1, 4)
-    assert hits(Search(file, "needle", 20_000)) == (7, 1, 4)
-    assert hits(Search(file, "needle", 15_006, backwards=True)) == (10_007, 3, 4)
-    assert hits(Search(file, "needle", 6, backwards=True)) == (15_007, 4, 4)
-    assert hits(Search(file, "needle", -1, backwards=True)) == (15_007, 4, 4)
-    assert hits(Search(file, "/^n.*7$/", 8)) == (5007, 2, 4)
-    assert hits(Search(file, "straw 19999", 3)) == (19_999, 1, 1)
-    assert hits(Search(file, "s.raw", 0)) == (None, 0, 0)
-    search = Search(file, "needle", 0)
+    assert hits(Search(file, Pattern("needle"), 0)) == (7, 1, 4)
+    assert hits(Search(file, Pattern("needle"), 5007)) == (5007, 2, 4)
+    assert hits(Search(file, Pattern("NEEDLE"), 5008)) == (10_007, 3, 4)
+    assert hits(Search(file, Pattern("needle"), 15_008)) == (7, 1, 4)
+    assert hits(Search(file, Pattern("needle"), 20_000)) == (7, 1, 4)
+    assert hits(Search(file, Pattern("needle"), 15_006, backwards=True)) == (10_007, 3, 4)
+    assert hits(Search(file, Pattern("needle"), 6, backwards=True)) == (15_007, 4, 4)
+    assert hits(Search(file, Pattern("needle"), -1, backwards=True)) == (15_007, 4, 4)
+    assert hits(Search(file, Pattern("/^n.*7$/"), 8)) == (5007, 2, 4)
+    assert hits(Search(file, Pattern("straw 19999"), 3)) == (19_999, 1, 1)
+    assert hits(Search(file, Pattern("s.raw"), 0)) == (None, 0, 0)
+    search = Search(file, Pattern("needle"), 0)
     assert not search.go(7, backwards=False)  # not all are known yet
     hits(search)
     assert [search.go(7, backwards=False), search.found.line] == [True, 5007]
     assert [search.go(7, backwards=True), search.found.line] == [True, 15_007]
     assert [search.go(15_007, backwards=False), search.found.line] == [True, 7]
     with pytest.raises(UsageError, match=r"/\(/ cannot be read"):
-        Search(file, "/(/", 0)
+        Search(file, Pattern("/(/"), 0)
 
 
 NEVER = "/(x+x+)+y/"  # `re` tries every way to part the x
@@ -232,7 +232,7 @@ def test_lines_are_searched_as_they_are_shown(tmp_path: Path, backwards: bool, m
         first = chance.randrange(file.count)
         inside = [n for n in expected if (n <= first if backwards else n >= first)] or expected
         line = inside[-1 if backwards else 0]
-        found = hits(Search(file, typed, first, backwards=backwards))
+        found = hits(Search(file, Pattern(typed), first, backwards=backwards))
         assert found == (line, expected.index(line) + 1, len(expected))
 
 
@@ -240,11 +240,11 @@ def test_a_search_can_be_left_and_ends_by_itself(tmp_path: Path, monkeypatch: py
     path = tmp_path / "log"
     path.write_text("yes\n" * 50_000)
     file = opened(path)
-    search = Search(file, "yes", 0)
+    search = Search(file, Pattern("yes"), 0)
     first = search.step(0.0)
     assert (first.line, first.share < 1) == (0, True)  # a piece at a time
     monkeypatch.setattr(log, "MATCHES", 1000)
-    assert hits(Search(file, "yes", 3)) == (3, 1, 1000)
+    assert hits(Search(file, Pattern("yes"), 3)) == (3, 1, 1000)
     path.write_text("another\n")
     file.grow(1.0)
     assert search.step().share == 1  # the lines it was looking through are no more
@@ -271,7 +271,7 @@ def test_a_file_of_a_gigabyte(tmp_path: Path) -> None:
         assert time.process_time() - start < 15
         assert file.count == 14_000 * blocks + 1
         assert file.lines(14_000 * (blocks // 2), 1)[0].startswith("epoch     0  step      0 ")
-        assert Search(file, "days", file.count - 2, backwards=True).step().line == file.count - 2
+        assert Search(file, Pattern("days"), file.count - 2, backwards=True).step().line == file.count - 2
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert grown < 20 * 1024  # KiB
         os.truncate(path, 0)
@@ -281,7 +281,7 @@ def test_a_file_of_a_gigabyte(tmp_path: Path) -> None:
             pass
         assert time.process_time() - start < 15
         assert page.lines[0].endswith("cut here: this line has 1,073,741,824 bytes")
-        assert hits(Search(file, "days", 0))[2] == 0
+        assert hits(Search(file, Pattern("days"), 0))[2] == 0
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024
     finally:
         path.unlink()

@@ -270,16 +270,15 @@ class Found:
 class Search:
     """Once through a log that is counted whole, from a line on and round its end: where it goes first, and how often.
 
-    It goes on by `step`, on the thread that uses the file. Lines are searched as they are shown. UsageError for a
-    regular expression that cannot be read.
+    It goes on by `step`, on the thread that uses the file. Lines are searched as they are shown.
     """
 
-    def __init__(self, file: LogFile, typed: str, first: int, *, backwards: bool = False) -> None:
-        self.pattern = Pattern(typed)
+    def __init__(self, file: LogFile, pattern: Pattern, first: int, *, backwards: bool = False) -> None:
+        self.pattern = pattern
         self.count = file.count
         self._file = file
         self._generation = file.generation
-        self._plain = "" if self.pattern.regular else typed.casefold()
+        self._plain = "" if pattern.regular else pattern.typed.casefold()
         self._lines: list[int] = []
         self._line: int | None = None
         self._through = 0

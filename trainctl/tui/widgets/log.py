@@ -68,7 +68,7 @@ class LogView(Vertical):
     _page: Page | None = None
     _search: Search | None = None
     _found: Found | None = None
-    _wanted = ""  # looked for as soon as all lines are counted
+    _wanted: Pattern | None = None  # looked for as soon as all lines are counted
     _mistake = ""  # in what was typed
     _busy = _again = False
     _asked = 0.0
@@ -101,9 +101,9 @@ class LogView(Vertical):
 
     def search(self, typed: str) -> None:
         """Find text, or /a regular expression/, from the first line in sight on; UsageError if it cannot be read."""
-        Pattern(typed)
+        wanted = Pattern(typed)
         self._forget()
-        self._wanted = typed
+        self._wanted = wanted
         self._ask()
 
     def focus(self, scroll_visible: bool = True) -> Self:
@@ -136,7 +136,7 @@ class LogView(Vertical):
         self._tell()
 
     def _forget(self) -> None:
-        self._search, self._found, self._wanted, self._mistake = None, None, "", ""
+        self._search, self._found, self._wanted, self._mistake = None, None, None, ""
         self.lines.mark(None, None)
 
     @on(Input.Changed)
@@ -173,7 +173,7 @@ class LogView(Vertical):
             here = first if backwards else first - 1
         if not self._search.go(here, backwards=backwards):
             self._search = Search(
-                self._file, self._search.pattern.typed, here + (-1 if backwards else 1), backwards=backwards
+                self._file, self._search.pattern, here + (-1 if backwards else 1), backwards=backwards
             )
         self._go_on(self._search.found)
         self._ask()
@@ -207,7 +207,7 @@ class LogView(Vertical):
             self._again = True
             return
         if self._wanted and self._page and self._page.counted == 1:
-            self._search, self._wanted = Search(self._file, self._wanted, self.lines.seen()[0]), ""
+            self._search, self._wanted = Search(self._file, self._wanted, self.lines.seen()[0]), None
         self._busy, self._again, self._asked = True, False, time.monotonic()
         going = self._search if self._search and self._search.found.share < 1 else None
         self._look(self._file, self.lines.wanted(), going)
@@ -260,9 +260,10 @@ class LogView(Vertical):
         self._write(".log-place", f"{where} · {'following' if self.lines.following else 'f follows'}")
 
     def _result(self) -> str:
-        typed = printable(self._search.pattern.typed if self._search else self._wanted)
-        if self._mistake or not typed:
+        pattern = self._search.pattern if self._search else self._wanted
+        if self._mistake or pattern is None:
             return self._mistake
+        typed = printable(pattern.typed)
         if self._found is None:
             return f"“{typed}” is looked for once the lines are counted" if self._wanted else f"“{typed}”"
         found, keys_shown = self._found, "" if self._found.line is None else " · n/N"
