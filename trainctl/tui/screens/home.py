@@ -20,11 +20,12 @@ from trainctl.registry.query import RunRow
 from trainctl.registry.window import View
 from trainctl.tui import keys
 from trainctl.tui.columns import Column, chosen, sorted_column
-from trainctl.tui.feed.runs import GROUP, Mistake, Overview, Question, Row, RunsFeed, group_of, key
+from trainctl.tui.feed.runs import GROUP, Overview, Question, Row, RunsFeed, group_of, key
 from trainctl.tui.screens import acts
 from trainctl.tui.screens.columns import ColumnsScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.text import ROBUST, one_line, robust_of
+from trainctl.tui.widgets.filter_hint import FilterHint
 from trainctl.tui.widgets.panel import Panel
 from trainctl.tui.widgets.runs import RunsTable
 
@@ -37,10 +38,6 @@ and its +TRAIN twin on digits, which takes a minute or two:
     trainctl run digits-trades --pair
 
 This screen shows them as soon as they start. ? lists all keys."""
-FILTER_HELP = (
-    "fields: method, seed, status, natural, aa, tags, optim.lr, …; also an id, a name, tag:x, recipe:x",
-    "enter keeps the filter, esc clears it",
-)
 GROUPS = {"": "", "recipe": "recipe", "pair": "pair", "group": "all but the seed"}
 """What runs are grouped by, in the order of the key, with the word for it."""
 
@@ -57,8 +54,7 @@ class HomeScreen(LiveScreen):
 
     DEFAULT_CSS = """
     HomeScreen {
-        #title, #mistake { text-wrap: nowrap; text-overflow: ellipsis; }
-        #title { height: 1; background: $panel; }
+        #title { height: 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; }
         #body { height: 1fr; layout: vertical; }
         #list { height: 1fr; }
         #empty { height: 1fr; padding: 2 4; }
@@ -71,7 +67,6 @@ class HomeScreen(LiveScreen):
         #search Horizontal { height: 1; }
         #slash { width: 2; color: $accent; text-style: bold; }
         #filter { height: 1; width: 1fr; background: $boost; }
-        #mistake { width: 1fr; height: 2; padding: 0 0 0 2; color: $text-muted; &.-wrong { color: $text-error; } }
     }
     """
     place = keys.HOME
@@ -103,7 +98,7 @@ class HomeScreen(LiveScreen):
             with Horizontal():
                 yield Static("/", id="slash", markup=False)
                 yield Input(id="filter", placeholder="natural>80 and method=trades", compact=True)
-            yield Static(id="mistake", markup=False)
+            yield FilterHint(id="mistake", markup=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -135,7 +130,7 @@ class HomeScreen(LiveScreen):
             self._mark(self._marked - (answer.asked.marked - answer.marked))
         if answer.asked.view != self._view:
             return  # a newer question is on its way
-        self._say(answer.mistake)
+        self.query_one(FilterHint).say(answer.mistake, self.query_one("#filter", Input).value)
         empty = not answer.window.total and not answer.hidden
         table, panel = self._table, self.query_one(Panel)
         self.query_one("#empty").display, table.display, panel.display = empty, not empty, not empty
@@ -167,22 +162,6 @@ class HomeScreen(LiveScreen):
         parts += [f"{len(self._marked)} marked"] if self._marked else []
         parts += [f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter"] if self._view.filtered else []
         return parts + [f"{counts[name]} {name}" for name in (*AT_WORK, "queued") if name in counts]
-
-    def _say(self, mistake: Mistake | None) -> None:
-        """Below the filter: what is wrong with it, with a caret where, or what it may ask for."""
-        said = self.query_one("#mistake", Static)
-        said.set_class(mistake is not None, "-wrong")
-        if mistake is None:
-            said.update(Text("\n".join(FILTER_HELP), no_wrap=True, overflow="ellipsis"), layout=False)
-            return
-        text, at, typed = one_line(mistake.text), mistake.at, self.query_one("#filter", Input).value
-        if at is not None:
-            at += len(typed) - len(typed.lstrip())
-        if at is not None and at + len(text) + 2 > said.size.width - 2 and at > len(text):
-            first = f"{text} ^".rjust(at + 1)  # what does not fit behind the caret stands before it
-        else:
-            first = text if at is None else " " * at + f"^ {text}"
-        said.update(Text(f"{first}\n{one_line(mistake.hint)}", no_wrap=True, overflow="ellipsis"), layout=False)
 
     @property
     def _seen(self) -> View:
