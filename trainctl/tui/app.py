@@ -10,15 +10,18 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from textual.actions import ActionParseResult
 from textual.app import SystemCommand
 from textual.command import CommandPalette
+from textual.dom import DOMNode
 from textual.screen import Screen
+from textual.widget import AwaitMount
 
 from trainctl.errors import UsageError
 from trainctl.home import Home
@@ -92,10 +95,23 @@ class Dashboard(OneKeyAtATime):
         for theme in THEMES:
             yield SystemCommand(f"Theme: {theme.name}", "Colours of the dashboard", partial(self._wear, theme.name))
 
-    async def run_action(self, *given: Any, **named: Any) -> bool:
-        """Do what a key or the palette asks for; a mistake of ours in it is told, and the screen stays."""
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Do what a key or the palette asks for; a mistake of ours in it is told, and the screen stays.
+
+        Its screen may just be opened by something else, and is waited for; or just be left, and then nothing is done.
+        """
+        if isinstance(default_namespace, Screen):
+            if default_namespace not in self.screen_stack:
+                return False
+            if not default_namespace.is_mounted:
+                await AwaitMount(default_namespace, [default_namespace])
         try:
-            return await super().run_action(*given, **named)
+            return await super().run_action(action, default_namespace, namespaces)
         except Exception as error:
             self.notify(explain(error, self.home), severity="error", markup=False)
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from textual.dom import DOMNode
 
 PASSES = 2  # behind the key, and behind what it made its receiver say, as "this line was entered"
 PATIENCE = 0.3  # seconds after which a key is given up whose receiver went away with it
+AT_MOST = 2.0  # seconds that keys are held back for an answer: if it never comes, one must still be able to leave
 
 
 class OneKeyAtATime(App[None]):
@@ -26,6 +28,29 @@ class OneKeyAtATime(App[None]):
         self._typed: deque[events.Key] = deque()
         self._under_way = 0
         self._count = 0
+        self._held: set[int] = set()
+
+    def hold_keys(self) -> Callable[[], object]:
+        """Hold keys back until what is returned is called, from any thread: what they mean is still being found out.
+
+        As `c` behind `a`, which marks runs that a thread has to look for first.
+        """
+        self._count += 1
+        self._held.add(self._count)
+        release = partial(self.call_later, self._let_go, self._count)
+        self.set_timer(AT_MOST, release)
+        return release
+
+    async def _let_go(self, number: int) -> None:
+        self._held.discard(number)
+        await self._give_next()
+
+    def push_screen(self, screen: Any, *given: Any, **named: Any) -> Any:
+        """Open a screen; keys wait until it is drawn, since what it does when it is made would undo what they did."""
+        release = self.hold_keys()
+        mounted = super().push_screen(screen, *given, **named)
+        self.screen.call_after_refresh(release)
+        return mounted
 
     async def on_event(self, event: events.Event) -> None:
         """Hold a key back while another is under way."""
@@ -33,11 +58,10 @@ class OneKeyAtATime(App[None]):
             await super().on_event(event)
             return
         self._typed.append(event)
-        if not self._under_way:
-            await self._give_next()
+        await self._give_next()
 
     async def _give_next(self) -> None:
-        if not self._typed:
+        if not self._typed or self._under_way or self._held:
             return
         self._count += 1
         self._under_way = number = self._count

@@ -369,13 +369,18 @@ class HomeScreen(LiveScreen):
         view = self._seen
         return lambda: self._feed.members(view, group.key)
 
-    @work(thread=True, exit_on_error=False)
     def _find(self, find: Callable[[], list[RunRow]], deed: Deed) -> None:
-        """Look for runs on a thread; `deed` is done to them afterwards, on the screen's own."""
+        """Look for runs on a thread; `deed` is done to them afterwards, on the screen's own, and before another key."""
+        self._search(find, deed, self.app.hold_keys())
+
+    @work(thread=True, exit_on_error=False)
+    def _search(self, find: Callable[[], list[RunRow]], deed: Deed, release: Callable[[], object]) -> None:
         try:
             self.post_message(self.Found(find(), deed))
         except Exception as error:
             self.post_message(self.Failed(error))
+        finally:
+            self.call_later(release)  # behind the deed
 
     def on_home_screen_found(self, message: Found) -> None:
         """Act on the runs that were looked for."""
