@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomli
+from conftest import within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -133,9 +134,9 @@ BAD = {
 def test_one_mistake(name):
     text, expected = BAD[name]
     write("r.toml", text)
-    started = time.monotonic()
+    started = time.process_time()
     assert mistakes() == [expected]
-    assert time.monotonic() - started < 1.0
+    assert within(time.process_time() - started, 1.0)
 
 
 @pytest.mark.parametrize("opening, closing", [("[", "]"), ("{a=", "}")])
@@ -224,9 +225,9 @@ def test_bases_that_would_multiply_are_each_read_once():
     for level in range(25):
         write(f"_{level}.toml", f'extends = ["_{level + 1}", "_{level + 1}"]\n')
     write("_25.toml", "optim.lr = 0.7\n")
-    started = time.monotonic()
+    started = time.process_time()
     assert resolve("_0.toml").recipe.optim.lr == 0.7
-    assert time.monotonic() - started < 1.0
+    assert within(time.process_time() - started, 1.0)
 
 
 def test_a_chain_without_end_is_cut():

@@ -174,10 +174,10 @@ def test_a_damaged_index_is_built_again(tmp_path: Path) -> None:
 def test_a_million_points_are_read_once_and_then_only_their_end(home: Home) -> None:
     store(home, [(10 * n, 1 + n // 1000, 1000.0 + n / 10, 0.5 + n % 7) for n in range(1_000_000)])
     reader, wanted = Reader(home), Wanted("a", "loss")
-    began = time.perf_counter()
+    began = time.process_time()
     assert sum(bucket.n for bucket in reader.read([wanted])[0].buckets) == 1_000_000
-    cold = time.perf_counter() - began
+    cold = time.process_time() - began
     store(home, [(10_000_010, 1001, 200_000.0, 99.0)])
-    began = time.perf_counter()
+    began = time.process_time()
     assert reader.read([wanted])[0].buckets[-1].high == 99.0
-    assert time.perf_counter() - began < cold / 10
+    assert time.process_time() - began < cold / 10

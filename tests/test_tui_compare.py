@@ -248,7 +248,7 @@ def test_it_answers_fast_with_many_pairs(home: Home) -> None:
     files = {
         side: {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()} for side, folder in folders.items()
     }
-    begun = time.perf_counter()
+    begun = time.process_time()
     for number in range(60):
         for side, content in files.items():
             run = home.run(f"{side}many{number}")
@@ -258,18 +258,18 @@ def test_it_answers_fast_with_many_pairs(home: Home) -> None:
             pair = f"p{number}"
             about = run.json("run.json") | {"id": run.id, "pair": pair, "group": pair + side}
             run.write_json("run.json", about)
-    making = time.perf_counter() - begun
+    making = time.process_time() - begun
     source = feed(home)
     source._watcher.look()
     source._watcher.look()
-    begun = time.perf_counter()
+    begun = time.process_time()
     first = source.answer(Asked())
-    took = time.perf_counter() - begun
+    took = time.process_time() - begun
     assert first is not None and len(first.comparison.pairs) == 61
     assert took < max(1.0, 20 * making)
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert source.answer(Asked(order=Order("pgd20"))) is not None
-    assert time.perf_counter() - begun < max(0.3, took)
+    assert time.process_time() - begun < max(0.3, took)
 
 
 # --- the lines ----------------------------------------------------------------------------------------------------
