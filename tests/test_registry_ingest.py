@@ -230,7 +230,7 @@ def test_labels_and_renames_show_up(home: Home) -> None:
     assert not row(home).archived
     folder.write_json("labels.json", {"tags": ["new", 3, "b"], "note": "lr too\nhigh \x1b[2J", "archived": True})
     assert row(home).archived
-    assert (row(home).tags, row(home).note) == (("new", "b"), "lr too\ufffdhigh \ufffd[2J")
+    assert (row(home).tags, row(home).note) == (("new", "b"), "lr too\nhigh \ufffd[2J")
 
 
 def test_reindex_gives_the_same_bytes(home: Home) -> None:

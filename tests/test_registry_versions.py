@@ -27,7 +27,7 @@ HOMES = Path(__file__).parent / "homes"
 PAIR, STOPPED, FAILED = ("r325hnv8", "ptaxm596"), "t3656qzt", "fa9v9euf"
 
 
-@pytest.fixture(params=[1, 2, 3, 4, None])
+@pytest.fixture(params=[1, 2, 3, 4, 5, None])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     """A copy with an index of some version, or without any."""
     found = Home(tmp_path / "home")

@@ -26,7 +26,7 @@ def show(
     """Show a run: status, progress, recipe, evaluations with their threat models, checkpoints, environment."""
     place = find_home(home)
     found = details(place, select.one(place, run))
-    found["note"] = labels.read(place.run(found["id"])).note  # the index has it without its line breaks
+    found["note"] = labels.read(place.run(found["id"])).note  # the index has no control characters
     if as_json:
         emit_json(found)
         return

@@ -22,7 +22,7 @@ from trainctl.errors import MachineError, Stale, refused
 from trainctl.home import Home, index_in_memory
 from trainctl.registry import schema
 from trainctl.registry.events import Cursor, follow, forget
-from trainctl.registry.plain import dotted, finite, integer, rank, real, table, text
+from trainctl.registry.plain import dotted, finite, integer, prose, rank, real, table, text
 from trainctl.registry.readings import reading
 from trainctl.registry.threats import Threat, threat
 
@@ -293,7 +293,7 @@ def _row(connection: sqlite3.Connection, folder: RunDir, seen: dict[str, Any], s
         "device": seen.get("device", ""),
         "metrics": json.dumps(metrics),
         "tags": json.dumps([text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
-        "note": text(labels.get("note")),
+        "note": prose(labels.get("note")),
         "settings": as_json,
         "threats": json.dumps(measured),
         "archived": labels.get("archived") is True,

@@ -17,6 +17,11 @@ def text(value: Any, default: str = "") -> str:
     )
 
 
+def prose(value: Any) -> str:
+    """The same of what people write over several lines, whose breaks stay."""
+    return "\n".join(map(text, value.split("\n"))) if isinstance(value, str) else ""
+
+
 def integer(value: Any) -> int | None:
     """An integer of 64 bits."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None

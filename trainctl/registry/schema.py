@@ -20,7 +20,7 @@ from pathlib import Path
 from trainctl.errors import MachineError
 from trainctl.home import Home
 
-VERSION = 5
+VERSION = 6
 """Raised by each change; kept in PRAGMA user_version, so that opening the index costs no further look. A change of what
 a column or a cursor holds empties the index, too."""
 BUSY = 30.0
@@ -212,6 +212,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations(name="readings")(_add_readings)
     migrations(name="archive")(_add_archive)
     migrations(name="damage")(_add_damage)
+    migrations(name="notes")(_add_lines_of_notes)
     migrations.apply(Database(connection))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -273,6 +274,11 @@ def _add_archive(db: object) -> None:
 
 def _add_damage(db: object) -> None:
     """Where events.jsonl is damaged, in what a cursor has seen."""
+    _empty(db)
+
+
+def _add_lines_of_notes(db: object) -> None:
+    """Notes with their line breaks."""
     _empty(db)
 
 

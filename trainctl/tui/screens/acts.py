@@ -83,7 +83,7 @@ def ask_note(screen: LiveScreen, home: Home, runs: Runs) -> None:
     """Ask for the note of `runs`; it is written if it was changed."""
 
     async def ask() -> None:
-        # As it was written: the index has no line breaks.
+        # As it was written: the index has no control characters.
         notes = {found.note for found in await asyncio.to_thread(lambda: [labels.read(home.run(id)) for id in ids])}
         note, hint = "", "they have different notes; this one replaces them"
         if len(notes) == 1:
