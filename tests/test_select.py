@@ -145,6 +145,26 @@ def test_mistakes_are_pointed_at(home: Home, selector: str, message: str, hint: 
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        ("method=TRADE", "no run has method = TRADE; did you mean trades?"),
+        ("natural>99 or method=zzz", "no run has method = zzz; some have at, standard, trades"),
+        ("tags=dem", "no run has tags = dem; did you mean demo?"),
+        ("method=trades and natural>99", ""),
+        ("method!=zzz and natural>99", ""),
+        ("seed=99", ""),
+        ("xyz", ""),
+    ],
+)
+def test_a_word_that_no_run_has_is_named(home: Home, selector: str, said: str) -> None:
+    assert select.why_none(home, [selector]) == said
+    if said:
+        with pytest.raises(UsageError) as caught:
+            select.some(home, [selector])
+        assert caught.value.hint == said
+
+
 def test_a_setting_that_no_run_has_is_known_all_the_same(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with pytest.raises(UsageError, match="there are no runs yet"):

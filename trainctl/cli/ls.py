@@ -42,11 +42,13 @@ def ls(
     """List runs: the newest, or those that are named. --json prints all of them, the oldest first."""
     place = find_home(home)
     hidden = 0
+    why = ""
     if runs:
         from trainctl.registry import select
 
         rows = select.resolve(place, runs, archived=archived)
         total = len(rows)
+        why = "" if rows else select.why_none(place, runs, archived=archived)
     else:
         rows, total = _newest(place, number, archived) if not (sort or everything or as_json) else _all(place, archived)
         hidden = query.count(place) - total
@@ -60,7 +62,7 @@ def ls(
     if rows:
         _print(shown)
     elif runs or not hidden:
-        note("no run fits" if runs else "no runs yet; start one with `trainctl run RECIPE`")
+        note("no run fits" + f": {why}" * bool(why) if runs else "no runs yet; start one with `trainctl run RECIPE`")
     if len(shown) < total:
         note(f"… and {total - len(shown)} more; --all shows all {total}")
     if hidden:

@@ -58,10 +58,14 @@ def asked(run: Mapping[str, Any], settings: dict[str, Any]) -> Fields:
 
 @dataclass(frozen=True)
 class Condition:
-    """A filter that has been read: `holds` decides for one run; `fields` maps each field to its position."""
+    """A filter that has been read: `holds` decides for one run; `fields` maps each field to its position.
+
+    `equal` are the fields that are to be equal to a word, with that word.
+    """
 
     text: str
     fields: dict[str, int]
+    equal: tuple[tuple[str, str], ...]
     holds: Callable[[Fields], bool]
 
 
@@ -83,7 +87,7 @@ def parse(text: str) -> Condition:
     holds = parser.either(0)
     if parser.token.kind != "end":
         raise parser.error("expected `and`, `or` or the end", parser.token)
-    return Condition(text, parser.fields, holds)
+    return Condition(text, parser.fields, tuple(parser.equal), holds)
 
 
 def check_fields(condition: Condition, tables: Iterable[Fields]) -> None:
@@ -104,6 +108,25 @@ def check_fields(condition: Condition, tables: Iterable[Fields]) -> None:
             raise UsageError(_pointed(f"unknown field {name!r}", condition.text, condition.fields[name]), hint)
 
 
+def unknown_word(condition: Condition, tables: Iterable[Fields]) -> str:
+    """Of a filter that no run fits: a word that no run has in its field, and the nearest that some have; or ""."""
+    tables = list(tables)
+    for name, wanted in condition.equal:
+        values = {value for table in tables for value in _several(table.get(name)) if isinstance(value, str) and value}
+        found = {value.lower(): value for value in sorted(values)}
+        if found and wanted.lower() not in found:
+            close = [found[near] for near in difflib.get_close_matches(wanted.lower(), found, n=2, cutoff=0.5)]
+            known = ", ".join(list(found.values())[:8]) + " …" * (len(found) > 8)
+            return f"no run has {name} = {wanted}; " + (
+                f"did you mean {' or '.join(close)}?" if close else f"some have {known}"
+            )
+    return ""
+
+
+def _several(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
 def _pointed(message: str, text: str, at: int) -> str:
     return f"{message}\n  {text}\n  {' ' * at}^"
 
@@ -114,6 +137,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.fields: dict[str, int] = {}
+        self.equal: list[tuple[str, str]] = []
         self._tokens = list(self._scan())
         self._next = 0
 
@@ -168,6 +192,8 @@ class _Parser:
         self.fields.setdefault(field.text, field.at)
         name, symbol = field.text, sign.text.replace("==", "=")
         wanted = value.text
+        if symbol == "=":
+            self.equal.append((name, wanted))
         if name in _TIMES:
             moment = _moment(wanted)
             if moment is None:

@@ -76,8 +76,19 @@ def some(home: Home, selectors: Iterable[str], *, archived: bool = False) -> lis
     selectors = list(selectors)
     rows = resolve(home, selectors, archived=archived)
     if not rows:
-        raise UsageError(f"no run fits {' '.join(selectors)}", "`trainctl ls` lists all runs")
+        hint = why_none(home, selectors, archived=archived) or "`trainctl ls` lists all runs"
+        raise UsageError(f"no run fits {' '.join(selectors)}", hint)
     return rows
+
+
+def why_none(home: Home, selectors: Iterable[str], *, archived: bool = False) -> str:
+    """Of `selectors` that were found to mean no run: a word in a filter that no run has; "" if it is not for one."""
+    for selector in selectors:
+        if filters.looks_like(selector):
+            condition = filters.parse(selector)
+            if said := filters.unknown_word(condition, _asked(home, condition, query.runs(home), archived)[1]):
+                return said
+    return ""
 
 
 def one(home: Home, selector: str) -> RunRow:
@@ -143,11 +154,18 @@ def _by_beginning(rows: Sequence[R], selector: str) -> list[R]:
 
 def _filter(home: Home, rows: list[RunRow], selector: str, archived: bool) -> list[RunRow]:
     condition = filters.parse(selector)
-    rows = [row for row in rows if archived or not row.archived or "archived" in condition.fields]
-    dotted = query.settings(home) if any("." in name for name in condition.fields) else {}
-    tables = [filters.asked(vars(row), dotted.get(row.id, {})) for row in rows]
+    rows, tables = _asked(home, condition, rows, archived)
     filters.check_fields(condition, tables)
     return [row for row, table in zip(rows, tables, strict=True) if condition.holds(table)]
+
+
+def _asked(
+    home: Home, condition: filters.Condition, rows: list[RunRow], archived: bool
+) -> tuple[list[RunRow], list[filters.Fields]]:
+    """The runs that a filter is about, and what it can ask of each."""
+    rows = [row for row in rows if archived or not row.archived or "archived" in condition.fields]
+    dotted = query.settings(home) if any("." in name for name in condition.fields) else {}
+    return rows, [filters.asked(vars(row), dotted.get(row.id, {})) for row in rows]
 
 
 def _listed(rows: Sequence[Named]) -> str:
