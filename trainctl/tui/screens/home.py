@@ -160,7 +160,8 @@ class HomeScreen(LiveScreen):
         counts, window = dict(answer.window.counts), answer.window
         parts = [f"{window.total} run{'s' * (window.total != 1)}"]
         parts += [f"{len(self._marked)} marked"] if self._marked else []
-        parts += [f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter"] if self._view.filtered else []
+        if self._view.filtered and answer.mistake is None:
+            parts.append(f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter")
         return parts + [f"{counts[name]} {name}" for name in (*AT_WORK, "queued") if name in counts]
 
     @property
