@@ -33,6 +33,10 @@ def every_key() -> list[str]:
     return sorted((known | set(MORE)) - LEAVES)
 
 
+async def stays(app: Watched) -> None:
+    """In place of leaving, which the palette offers too."""
+
+
 async def pressed(pilot: Pilot[None], names: list[str]) -> None:
     """As fast as the dashboard obeys."""
     app = pilot.app
@@ -58,6 +62,7 @@ async def test_random_keys(tmp_path: Path, size: tuple[int, int], seed: int, mon
     monkeypatch.setattr(scheduler, "ensure", lambda home: None)
     for deed in ("request_stop", "kill"):  # the run that seems to be at work is this process
         monkeypatch.setattr(processes, deed, lambda run: None)
+    monkeypatch.setattr(Watched, "action_quit", stays)
     monkeypatch.chdir(tmp_path)  # what is exported by chance lands here
     chance = random.Random(seed)
     app = Watched(made(tmp_path / "home"))
