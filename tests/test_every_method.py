@@ -64,6 +64,20 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(make_folder, method, terms
     assert len(set(losses)) == len(losses), json.dumps(losses)  # it does learn
 
 
+def test_a_frozen_m_stays_as_its_own_training_left_it(make_folder):
+    """TRAIN*: once M has had its two epochs of four steps, neither its weights nor its running statistics move."""
+    folder = make_folder(**SHORT, topology__enabled=True, topology__variant="star")
+    alone, _ = train(folder, until=8)
+    whole, told = train(folder)
+    moved = {name for name, tensor in alone.items() if name in whole and not torch.equal(tensor, whole[name])}
+    means = [tensor for name, tensor in alone.items() if name.startswith("standard.") and "running_mean" in name]
+    assert means and all(tensor.any() for tensor in means)  # it was in train mode then
+    assert moved and {name.partition(".")[0] for name in moved} == {"model"}
+    assert [set(event) & {"loss_standard", "l_tp"} for event in told if event["event"] == "step"] == (
+        [{"loss_standard"}] * 8 + [{"l_tp"}] * 8
+    )
+
+
 def refused(**settings):
     """The keys and messages of what a recipe's check refuses."""
     with pytest.raises(InvalidRecipe) as caught:
