@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from engine import events
+from engine import train as train_module
 from engine.rundir import RunDir
 
 Make = Callable[..., RunDir]
@@ -273,3 +274,26 @@ def test_the_selection_names_its_threat_model(make_folder: Make) -> None:
     selection = read_events(rundir)[0]["selection"]
     assert (selection["eps"], selection["step_size"], selection["steps"]) == (0.2, 0.02, 10)
     assert selection["split"] == "validation"
+
+
+@pytest.mark.parametrize(("select", "images"), [("validation", 180), ("test", 359)])
+def test_best_is_the_most_robust_epoch_then_the_most_natural_then_the_first(
+    make_folder: Make, monkeypatch: pytest.MonkeyPatch, select: str, images: int
+) -> None:
+    measured = iter([(50.0, 80.0), (49.0, 99.0), (50.0, 81.0), (50.0, 81.0), (50.0, 80.0)])
+    looked_at = set()
+
+    def select_accuracies(recipe: Any, network: Any, split: Any, *_: Any) -> dict[str, float]:
+        looked_at.add(len(split))
+        return dict(zip(("pgd10", "natural"), next(measured), strict=True))
+
+    monkeypatch.setattr(train_module, "select_accuracies", select_accuracies)
+    rundir = make_folder(
+        schedule__epochs=5, eval__select=select, eval__attacks=[], eval__topology=False, eval__checkpoints=["best"],
+        eval__best_by="pgd10", data__train_examples=0, optim__batch_size=512, attack__steps=1,
+    )  # fmt: skip
+    carry_out(rundir)
+    told = [event for event in read_events(rundir) if event["event"] == "checkpoint" and event["checkpoint"] == "best"]
+    assert [event["epoch"] for event in told] == [1, 3]
+    assert {event["rule"] for event in told} == {f"best pgd10 on {select}"}
+    assert looked_at == {images}
