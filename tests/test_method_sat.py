@@ -6,7 +6,17 @@ import torch
 from oracles import methods as losses
 from oracles import sat as oracle
 from oracles.network import TorchNetwork, forward
-from stepping import assert_formula, assert_forwards, position, predicted, refused, stepped, tiny_batch, trained
+from stepping import (
+    assert_formula,
+    assert_forwards,
+    attacked,
+    position,
+    predicted,
+    refused,
+    stepped,
+    tiny_batch,
+    trained,
+)
 
 from engine import recipe
 from engine.methods.at import At
@@ -84,6 +94,16 @@ def test_a_sample_is_moved_across_the_gate_and_no_further():
     again = stepped(gated(gate), batch=batch, **{**ATTACK, "steps": 12})[0].perturbed.images
     crossed = torch.tensor([gap > gate for gap in gaps])
     assert torch.equal(again[crossed], step.perturbed.images[crossed])
+
+
+def test_a_sample_exactly_at_the_gate_moves_on():
+    network = TorchNetwork(1)
+    for parameter in network.last.parameters():
+        torch.nn.init.zeros_(parameter)  # all probabilities are alike: a difficulty of 0
+    batch = tiny_batch(labels=[0] * 7)
+    for gate, steps in ((0.0, ATTACK["steps"]), (-1e-9, 0)):
+        perturbed = attacked(gated(gate), network, batch, position(), **ATTACK)
+        assert perturbed.steps_correct.tolist() == [steps] * 7
 
 
 def test_an_open_gate_is_adversarial_training_and_a_shut_one_none():
