@@ -234,6 +234,7 @@ def test_the_shipped_recipes_have_the_authors_settings(data):
         [100, 150],
     )
     assert (len(at.model.mean), trades.model.mean, at.standard.mean) == (3, [], [])
+    assert (at.run.seed, trades.run.seed) == (0, 1)
     assert (at.data.padding, trades.data.padding) == ("reflect" if data == "cifar10" else "zeros", "zeros")
 
 
