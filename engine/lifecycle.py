@@ -132,7 +132,8 @@ class Lifecycle:
     def _beat(self) -> None:
         # A full disk or memory must not end the run; the main thread will say what it meets itself.
         with contextlib.suppress(OSError, MemoryError):
-            self.rundir.write_json("heartbeat.json", {**self._me, "step": self.step, "t": time.time()})
+            where = {"folder": str(self.rundir.path)}
+            self.rundir.write_json("heartbeat.json", {**self._me, **where, "step": self.step, "t": time.time()})
 
     def _keep_reserve(self) -> None:
         """Take what `end` will need: room on the disk, and, since the file stays open, a descriptor."""

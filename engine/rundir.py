@@ -4,11 +4,11 @@
     timed/          recipes, of a run that only measures time        "
     run.json        id, name, recipe, group, pair, seed, command, created          "
     labels.json     tags and note                           replaced whole by trainctl
-    launch.json     the started process (see `process`), when         "  by the launcher
+    launch.json     the started process (see `process`), its folder, when         "  by the launcher
     env.json        versions, git commit and patch, host, device     written by the engine
     events.jsonl    append-only                                       "
     stdout.log      what the process printed
-    heartbeat.json  the process, step, t                              replaced whole by the engine, every few seconds
+    heartbeat.json  the process, its folder, step, t       replaced whole by the engine, every few seconds
     exit.json       status, code, signal, reason, hint, t             by the engine, or by the launcher for a dead one
     attempts.jsonl  one line per start: t, the process, resumed_from  append-only
     attempts/       NNN-exit.json: how an attempt ended that was resumed;
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -188,6 +189,21 @@ def regular(path: str | Path, flags: int) -> int:
     return descriptor
 
 
+def is_locked(path: Path) -> bool:
+    """True if somebody holds the lock (flock) on a file, or if that cannot be told."""
+    try:
+        descriptor = regular(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def content(path: str | Path) -> bytes:
     """Bytes of a regular file of at most `LARGEST`; OSError if it is none."""
     descriptor = regular(path, os.O_RDONLY)
@@ -322,12 +338,29 @@ class RunDir:
         launch = self.json("launch.json")
         if not beat and not launch:
             return "queued"
-        who = beat or launch
+        who = self._of_here(beat or launch)
         if not (alive(who) if is_here(who) else self._is_fresh("heartbeat.json" if beat else "launch.json")):
             return self._ended() or "lost"  # it may have ended since
         if launch.get("stop_requested"):
             return "stopping"
         return "running" if beat else "starting"
+
+    def process(self) -> dict[str, Any]:
+        """The process that was started here last, as it or who started it wrote it down; {} if neither has.
+
+        It is dead (no pid) here if it works in another folder, of which this one is a copy.
+        """
+        return self._of_here(self.json("heartbeat.json") or self.json("launch.json"))
+
+    def _of_here(self, process: dict[str, Any]) -> dict[str, Any]:
+        folder = process.get("folder")
+        if not isinstance(folder, str) or folder == str(self.path) or not is_here(process):
+            return process
+        with contextlib.suppress(OSError, ValueError):
+            if self.path.samefile(folder):  # by way of a link
+                return process
+        # Moved or copied: a lock goes with a folder that is moved, and stays with the one that is copied.
+        return process if is_locked(self.log) or is_locked(self.lock) else {**process, "pid": None}
 
     def _ended(self) -> str:
         """The status that exit.json tells; "" if it tells none."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -251,3 +253,19 @@ def test_where_nothing_can_be_written_a_run_of_another_host_is_taken_to_run(
     elsewhere(run, 2 * HOUR, "heartbeat.json")
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert run.status() == "running"
+
+
+def test_a_copy_of_a_folder_is_not_at_work_and_a_moved_one_is(tmp_path: Path) -> None:
+    """A copied heartbeat names a living process, which works elsewhere: stopping the copy must not stop it."""
+    run, copy, moved, link = (RunDir(tmp_path / name) for name in ("run", "copy", "moved", "link"))
+    run.path.mkdir()
+    run.write_json("heartbeat.json", {**me(), "folder": str(run.path)})
+    link.path.symlink_to(run.path)
+    with run.lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        shutil.copytree(run.path, copy.path)
+        assert (run.status(), link.status(), copy.status()) == ("running", "running", "lost")
+        assert alive(run.process()) and alive(link.process()) and not alive(copy.process())
+        run.path.rename(moved.path)
+        assert moved.status() == "running"
+    assert moved.status() == "lost"

@@ -45,7 +45,7 @@ def lost(view: View) -> list[RunDir]:
 
 def why_lost(run: RunDir) -> str:
     """How it is known that the run is dead, and since when it gave no sign of life."""
-    process = run.json("heartbeat.json") or run.json("launch.json")
+    process = run.process()
     seen = moment(process)
     return (
         f"{_death(process)}, {'without a sign of life' if seen is None else f'silent for {span(time.time() - seen)}'}"
@@ -58,6 +58,8 @@ def _death(process: dict[str, Any]) -> str:
     pid, boot, now = process.get("pid"), process.get("boot"), me()["boot"]
     if boot and now and boot != now:
         return "the machine was started anew since"
+    if pid is None and isinstance(folder := process.get("folder"), str):
+        return f"its process worked in {folder}, from where this folder was copied or moved"
     taken = isinstance(pid, int) and 0 < pid < 2**31 and process_start_time(pid) is not None
     return f"process {pid} has gone{', its number is reused' if taken else ''}"
 

@@ -77,7 +77,7 @@ class Meter:
 
     def process(self, run: RunDir) -> ProcessLoad | None:
         """What the run takes; None if no process of it lives on this host. GPU memory is as `machine` saw it last."""
-        written = run.json("heartbeat.json") or run.json("launch.json")
+        written = run.process()
         if not alive(written):
             self._trees.pop(run.id, None)
             return None

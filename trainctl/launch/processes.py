@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from engine import rundir
 from engine.rundir import FINAL, RunDir, alive
@@ -162,7 +161,8 @@ def start(
         child = spawn(run, log, engine=engine, environment=environment, code=code)
         try:
             with writing(run):
-                run.write_json("launch.json", {**rundir.process(child.pid), "t": time.time(), "device": device})
+                about = {"folder": str(run.path), "t": time.time(), "device": device}
+                run.write_json("launch.json", {**rundir.process(child.pid), **about})
         except TrainctlError:
             child.kill()
             child.wait()
@@ -211,7 +211,7 @@ def request_stop(run: RunDir) -> None:
     while True:
         if run.json("exit.json").get("status") in FINAL:
             return
-        if (process := _process(run)) or time.monotonic() > deadline:
+        if (process := run.process()) or time.monotonic() > deadline:
             break
         time.sleep(POLL)  # it was started this moment and its pid is about to be written
     if not process:
@@ -229,7 +229,7 @@ def kill(run: RunDir) -> int:
 
     Those are the engine's, what descends from it, and all of its session, whatever group they put themselves in.
     """
-    process = _process(run)
+    process = run.process()
     count = signals.kill(process) if alive(process) else _kill_leftovers(run)
     if run.status() not in FINAL or run.status() == "lost":
         with writing(run):
@@ -319,20 +319,15 @@ class _Stopping:
         return found.st_ino, found.st_mtime_ns
 
 
-def _process(run: RunDir) -> dict[str, Any]:
-    """The engine's process as it or its starter wrote it down; {} if neither has."""
-    return run.json("heartbeat.json") or run.json("launch.json")
-
-
 def is_local(run: RunDir) -> bool:
     """True if the run's engine was started on this host."""
-    process = _process(run)
+    process = run.process()
     return bool(process) and rundir.is_here(process)
 
 
 def _kill_leftovers(run: RunDir) -> int:
     """End what an engine that has ended left behind in its session, if it still works in the run's folder; how many."""
-    pid = _process(run).get("pid")
+    pid = run.process().get("pid")
     try:
         with claim(run):
             return 0
@@ -346,4 +341,4 @@ def _kill_leftovers(run: RunDir) -> int:
 
 
 def _works(run: RunDir) -> bool:
-    return alive(_process(run))
+    return alive(run.process())

@@ -276,5 +276,4 @@ def _absent(run: RunDir) -> str:
 
 
 def _host(run: RunDir) -> str:
-    written = run.json("heartbeat.json") or run.json("launch.json")
-    return printable(str(written.get("host", "an unknown host")))
+    return printable(str(run.process().get("host", "an unknown host")))
