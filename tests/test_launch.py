@@ -578,6 +578,27 @@ def test_a_suspended_engine_hears_that_it_is_to_stop(home: Home) -> None:
     assert child.wait() == 143 and run.json("exit.json")["reason"] == "stopped by SIGTERM"
 
 
+def test_a_stop_spares_whoever_resumed_the_run_meanwhile(home: Home) -> None:
+    """In another terminal, while this one was suspended; the grace is over when it looks again."""
+    [run] = queue(home, "sleep")
+    first = start(run)
+    until(run.checkpoint("last").exists)
+    resumed: list[subprocess.Popen[bytes]] = []
+    told: list[str] = []
+
+    def say(of: RunDir, stage: str) -> None:
+        told.append(stage)
+        if not resumed:
+            assert first.wait() == 143
+            folders.requeue(run)
+            resumed.append(start(run))
+            until((run.path / "heartbeat.json").exists)
+
+    processes.stop([run], grace=0.0, say=say)
+    assert resumed[0].poll() is None and run.status() == "running"
+    assert told[-1] == "running" and not any("killed" in stage for stage in told), told
+
+
 @pytest.mark.parametrize("number", [*STOP_SIGNALS, signal.SIGSEGV, signal.SIGRTMIN + 1])
 def test_a_signal_means_the_same_before_the_engine_listens(home: Home, number: int) -> None:
     [run] = queue(home, "quick")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from engine import rundir
 from engine.rundir import FINAL, RunDir, alive
@@ -196,21 +197,24 @@ def record_end(run: RunDir, status: str, *, code: int = 0, number: int = 0, reas
         run.write_json("exit.json", {**ended, "hint": hint, "t": time.time()})
 
 
-def request_stop(run: RunDir) -> None:
-    """Ask a run to stop and do not wait: a queued one is cancelled, a working one writes a checkpoint (SIGTERM)."""
+def request_stop(run: RunDir) -> dict[str, Any]:
+    """Ask a run to stop and do not wait: a queued one is cancelled, a working one writes a checkpoint (SIGTERM).
+
+    Returns the process that was asked; {} if there was none.
+    """
     try:
         with claim(run), writing(run):
             if run.status() == "queued":
                 record_end(run, "killed", reason="cancelled before it started")
             if run.status() in FINAL:
-                return
+                return {}
         # At work all the same: an engine that was started by hand, or on another host, holds no lock of ours.
     except Busy:
         pass
     deadline = time.monotonic() + 5.0
     while True:
         if run.json("exit.json").get("status") in FINAL:
-            return
+            return {}
         if (process := run.process()) or time.monotonic() > deadline:
             break
         time.sleep(POLL)  # it was started this moment and its pid is about to be written
@@ -222,6 +226,7 @@ def request_stop(run: RunDir) -> None:
     with suppress(OSError):  # a full disk must not keep a run from being stopped
         run.write_json("launch.json", {**launch, "stop_requested": time.time()})
     signals.send(process, signal.SIGTERM)
+    return process
 
 
 def kill(run: RunDir) -> int:
@@ -273,16 +278,17 @@ class _Stopping:
         self.run = run
         self._say = say
         self._before = self._generation()
+        self._asked: dict[str, Any] = {}  # somebody may resume the run before this is looked at again
         self._writes = self._wrote = False
 
     def ask(self, grace: float) -> None:
-        request_stop(self.run)
-        if _works(self.run):
+        self._asked = request_stop(self.run)
+        if alive(self._asked):
             self._say(self.run, f"asked to stop (SIGTERM); it has {grace:g} s for its checkpoint")
 
     def ended(self, late: bool, grace: float) -> bool:
         """True once it has ended; if it is too `late` for that it is killed."""
-        works = _works(self.run)
+        works = alive(self._asked)
         self._look()
         if works:
             if not late:
@@ -338,7 +344,3 @@ def _kill_leftovers(run: RunDir) -> int:
     if not is_local(run) or not isinstance(pid, int) or rundir.process_start_time(pid) is not None:
         return 0
     return signals.kill_session(pid)
-
-
-def _works(run: RunDir) -> bool:
-    return alive(run.process())
