@@ -9,6 +9,7 @@ or refuses something; 124 reached run.max_hours; 128 + N stopped by signal N.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,10 @@ def main() -> int:
         "--checkpoint", choices=["best", "last", "both"], default="best", help="which one (default: best)"
     )
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What is printed is for people: that a locale lacks a letter of a path must not end a run.
+            stream.reconfigure(errors="backslashreplace")
     if not os.access(arguments.folder / "recipe.toml", os.R_OK):
         parser.error(f"{arguments.folder} holds no recipe.toml, or none that can be read")
     if min(arguments.classes, arguments.per_class) < 1:

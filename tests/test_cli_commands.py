@@ -240,6 +240,15 @@ def test_output_that_cannot_be_written(home: Home) -> None:
     assert not (home.path / "crash.log").exists()
 
 
+def test_a_terminal_that_lacks_letters(home: Home) -> None:
+    """Tables have ± and Δ, and what is named by people any letter."""
+    made(home)
+    poor = {**environment(home), "PYTHONIOENCODING": "ascii"}
+    for command in (["ls"], ["show", "@last"], ["doctor"], ["recipes", "show", "cifar100-trades"]):
+        done = subprocess.run([*COMMAND, *command], env=poor, capture_output=True, text=True)
+        assert "trainctl itself failed" not in done.stderr and done.stdout.isascii() and done.stdout, done.stderr
+
+
 def test_numbers_and_statuses_that_cannot_be(home: Home) -> None:
     made(home)
     many = cli(home, "ls", "-n", "9" * 20)

@@ -56,6 +56,16 @@ def test_run_to_the_end(home: Home) -> None:
     assert "quick-s1: best: pgd20 53.25 (n = 360)" in done.stderr and "quick-s1: warning: this is a fake" in done.stderr
 
 
+def test_run_on_a_terminal_that_lacks_letters(tmp_path: Path) -> None:
+    """The log of the scheduler names the home, whose path may have any letter."""
+    with tidy(Home(tmp_path / "☃").create()) as home:
+        poor = {**environment(home), "PYTHONIOENCODING": "ascii"}
+        command = [*COMMAND, "run", "digits-trades", "--name", "quick"]
+        done = subprocess.run(command, env=poor, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and "quick-s1: done" in done.stderr, done.stderr
+        assert "☃" in (home.path / "scheduler.log").read_text(encoding="utf-8")
+
+
 def test_json_lines_end_with_a_summary(home: Home) -> None:
     done = cli(home, "run", "digits-trades", "--name", "quick", "--seeds", "0-1", "--json", "--jobs", "1")
     assert done.returncode == 0, done.stderr

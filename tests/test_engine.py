@@ -199,6 +199,13 @@ def test_a_missing_data_set_says_what_to_do(make_folder: Make, tmp_path: Path) -
     assert "cifar-10" in ended["reason"] + ended["hint"]
 
 
+def test_a_letter_that_cannot_be_printed_ends_no_run(make_folder: Make, tmp_path: Path) -> None:
+    """Nor does it keep it from saying how it ended."""
+    rundir = make_folder(**{"data.dataset": "npz", "data.path": str(tmp_path / "☃.npz")})
+    assert run_engine(rundir, PYTHONIOENCODING="ascii").returncode == 3
+    assert rundir.json("exit.json")["status"] == "failed" and "☃.npz" in rundir.json("exit.json")["reason"]
+
+
 def test_a_signal_checkpoints_first(make_folder: Make) -> None:  # the other signals are in test_kills.py
     rundir = make_folder(schedule__epochs=500)
     process = subprocess.Popen([sys.executable, "-m", "engine", str(rundir.path)], cwd=ROOT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import warnings
@@ -167,6 +168,8 @@ def run(arguments: list[str] | None = None) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the shell closed it: `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the rest of the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where the terminal has no Δ a ? keeps the columns
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -29,6 +29,8 @@ MODULE = ("-P", "-m", "engine")
 ENGINE = (sys.executable, *MODULE)
 GRACE = 60.0  # seconds that a stopped engine has for its checkpoint
 POLL = 0.05
+WORDS = {"PYTHONIOENCODING": "utf-8:backslashreplace"}
+"""Environment of what prints into a file: that outlives the terminal, and no letter that this one lacks is refused."""
 # What is written in a run folder where it stands; all else is replaced whole, which cuts a link.
 WRITTEN = ("events.jsonl", "attempts.jsonl", "engine.lock", "attempts", "checkpoints", "eval")
 
@@ -122,6 +124,7 @@ def spawn(
                 **os.environ,
                 **(frozen.environment(code) if code else import_path()),
                 "PYTHONUNBUFFERED": "1",
+                **WORDS,
                 **environment,
             },
         )

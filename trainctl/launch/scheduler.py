@@ -62,7 +62,7 @@ def ensure(home: Home, engine: Sequence[str] | None = None) -> None:
                     stderr=log,
                     start_new_session=True,
                     cwd=home.path,
-                    env={**os.environ, **processes.import_path()},
+                    env={**os.environ, **processes.import_path(), **processes.WORDS},
                 )
             )
     except OSError as error:
