@@ -249,6 +249,18 @@ def test_a_terminal_that_lacks_letters(home: Home) -> None:
         assert "trainctl itself failed" not in done.stderr and done.stdout.isascii() and done.stdout, done.stderr
 
 
+def test_a_working_directory_that_was_deleted(home: Home, tmp_path: Path) -> None:
+    made(home)
+    gone = tmp_path / "gone"
+    for arguments, code in ((["ls"], 0), (["run", "digits-trades", "--hold"], 3), (["--home", "here", "ls"], 3)):
+        gone.mkdir()
+        line = f'rmdir "$PWD"; exec {shlex.join([*COMMAND, *arguments])}'
+        done = subprocess.run(["sh", "-c", line], env=environment(home), cwd=gone, capture_output=True, text=True)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        assert code == 0 or done.stderr.startswith("error: the folder in which this was typed has been deleted")
+    assert len(home.run_dirs()) == 1 and not (home.path / "crash.log").exists()
+
+
 def test_numbers_and_statuses_that_cannot_be(home: Home) -> None:
     made(home)
     many = cli(home, "ls", "-n", "9" * 20)

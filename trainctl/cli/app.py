@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from trainctl.cli.common import HomeOption, note, show_error
-from trainctl.errors import INTERRUPTED, RUN_FAILED, Stale, TrainctlError, UsageError, refused
+from trainctl.errors import INTERRUPTED, RUN_FAILED, MachineError, Stale, TrainctlError, UsageError, refused
 
 # name: (attribute of trainctl.cli.<name>, help)
 COMMANDS = {
@@ -200,8 +200,21 @@ def _run(arguments: list[str]) -> int:
             told = refused("cannot write what was asked for", error)
             show_error(told)
             return told.code
+        if isinstance(error, FileNotFoundError) and not _is_somewhere():
+            lost = MachineError("the folder in which this was typed has been deleted", "cd to another one")
+            show_error(lost)
+            return lost.code
         show_error(_crash(error))
         return RUN_FAILED
+
+
+def _is_somewhere() -> bool:
+    """True if there is a working directory, from which relative paths lead anywhere."""
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib's does the same
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
