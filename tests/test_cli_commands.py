@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_trainctl import COMMAND, ENGINE, cli, environment, queue, starts, tidy, until
+from fake_trainctl import COMMAND, ENGINE, cli, environment, humble, queue, starts, tidy, until
 from folders import THREATS, make_run
 
 from engine import events
@@ -259,6 +259,26 @@ def test_a_working_directory_that_was_deleted(home: Home, tmp_path: Path) -> Non
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
         assert code == 0 or done.stderr.startswith("error: the folder in which this was typed has been deleted")
     assert len(home.run_dirs()) == 1 and not (home.path / "crash.log").exists()
+
+
+def test_a_home_that_is_closed_or_away_is_not_empty(home: Home, tmp_path: Path) -> None:
+    made(home)
+
+    def refused(place: Path) -> None:
+        for command in ("ls", "doctor"):
+            done = cli(home, command, "--home", str(place), preexec_fn=humble)
+            assert done.returncode == 3 and f"the home {place}" in done.stderr, done.stderr
+
+    for closed in (home.path, tmp_path):
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        try:
+            refused(home.path)
+        finally:
+            closed.chmod(mode)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "unmounted")
+    refused(link)
 
 
 def test_numbers_and_statuses_that_cannot_be(home: Home) -> None:

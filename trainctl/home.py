@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -138,7 +140,8 @@ def _ours(folder: Path) -> bool:
 def find_home(given: str | None = None) -> Home:
     """--home, else TRAINCTL_HOME, else the platform's user data folder.
 
-    MachineError if that is there and no folder, or if its path cannot be written in JSON or in PYTHONPATH.
+    MachineError if that is there and no folder or a closed one, or if its path cannot be written in JSON or in
+    PYTHONPATH.
     """
     chosen = given or os.environ.get("TRAINCTL_HOME")
     if not chosen:
@@ -154,6 +157,21 @@ def find_home(given: str | None = None) -> Home:
         str(path).encode()
     except UnicodeEncodeError:
         raise MachineError(f"the path of the home {str(path)!r} is not UTF-8", OTHER) from None
-    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 - unlike pathlib's, these never raise
-        raise MachineError(f"the home {path} is not a folder", OTHER)
+    _check(path)
     return Home(path)
+
+
+def _check(path: Path) -> None:
+    """MachineError if `path` can be no home: a home into which one may not look must not be taken for an empty one."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise MachineError(f"the home {path} is a link to {path.readlink()}, which is not there", OTHER) from None
+        return
+    except OSError as error:
+        raise refused(f"cannot look into the home {path}", error) from None
+    if not stat.S_ISDIR(mode):
+        raise MachineError(f"the home {path} is not a folder", OTHER)
+    if not os.access(path, os.X_OK):
+        raise refused(f"cannot look into the home {path}", OSError(errno.EACCES, os.strerror(errno.EACCES)))
