@@ -24,3 +24,8 @@ def exactly(device_type: str) -> Iterator[None]:
     """Full float32 within: neither autocast nor TF32."""
     with torch.autocast(device_type, enabled=False), without_tf32():
         yield
+
+
+def rounds(device_type: str) -> bool:
+    """Whether convolutions on it may see fewer digits than float32 has, as things are set at this moment."""
+    return torch.is_autocast_enabled(device_type) or (device_type == "cuda" and torch.backends.cudnn.allow_tf32)

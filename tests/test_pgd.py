@@ -8,8 +8,10 @@ import torch
 from oracles.network import TorchNetwork, track, weights
 from oracles.pgd import attack as oracle
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import recipe
+from engine.attacks import pgd
 from engine.attacks.pgd import PGD, misclassified
 from engine.attacks.training import training_attack
 from engine.methods.at import At
@@ -17,6 +19,7 @@ from engine.methods.lbgat import Lbgat
 from engine.methods.standard import Standard
 from engine.methods.trades import Trades
 from engine.models.output import Output
+from engine.precision import exactly, rounds
 
 B = 5
 
@@ -276,6 +279,37 @@ def test_the_first_gradient_of_kl_from_a_near_start_is_no_rounding(fold):
     assert agreement(loss="kl") == 1.0
     assert agreement(loss="kl", start="uniform") < 1.0  # in bfloat16, so some signs differ
     assert agreement(loss="ce") < 1.0
+
+
+class TF32(TorchDispatchMode):
+    """Convolutions as a GPU does them by default: of what they are given they see 10 bits behind the point."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        count = {torch.ops.aten.convolution.default: 2, torch.ops.aten.convolution_backward.default: 3}.get(func, 0)
+        if count and torch.backends.cudnn.allow_tf32:
+            bits = [tensor.detach().clone().view(torch.int32) for tensor in args[:count]]
+            args = [*(((number + (1 << 12)) >> 13 << 13).view(torch.float32) for number in bits), *args[count:]]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_nor_is_it_the_rounding_of_tf32(fold, monkeypatch):
+    monkeypatch.setattr(pgd, "rounds", lambda device_type: torch.backends.cudnn.allow_tf32)
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), TorchHead(4 * 6 * 6, 3))
+    x, y = torch.rand(16, 2, 8, 8), torch.zeros(16, dtype=torch.int64)
+    attack = PGD(0.1, 0.02, 1, loss="kl", fold=fold)
+    exact = attack(network, x, y, seeded()).images
+    with TF32():
+        assert torch.equal(attack(network, x, y, seeded()).images, exact)
+
+
+def test_what_rounds():
+    assert (rounds("cpu"), rounds("cuda")) == (False, True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rounds("cpu")
+    with exactly("cuda"):
+        assert not rounds("cuda")
 
 
 def test_half_precision_images_become_float32():

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from engine.attacks import graphs
 from engine.losses import cross_entropy_per_sample, kl_divergence_per_sample, margin, wide
 from engine.models.fold import folded
-from engine.precision import exactly
+from engine.precision import exactly, rounds
 from engine.step import split
 
 Loss = Literal["ce", "kl", "margin"]
@@ -136,10 +136,10 @@ class PGD:
         return self.fold and self.batchnorm == "eval"
 
     def _starts_near(self, x: Tensor) -> bool:
-        """Whether bfloat16 would round the first iterate's prediction by more than it differs from that of x: KL would
-        climb noise then, and end several per cent away (benchmarks/quality.py). So the first gradient is in float32.
+        """Whether bfloat16, or TF32, would round the first iterate's prediction by more than it differs from that of x:
+        KL would climb noise then, and end per cents away (benchmarks/quality.py). So the first gradient is in float32.
         """
-        return self.loss == "kl" and self.start != "uniform" and torch.is_autocast_enabled(x.device.type)
+        return self.loss == "kl" and self.start != "uniform" and rounds(x.device.type)
 
     def _finder(self, form: nn.Module, x: Tensor) -> graphs.Gradient:
         """The gradient, as a CUDA graph on a twin where the host has nothing to say between its steps."""
