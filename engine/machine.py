@@ -61,6 +61,8 @@ def prepare(run: RunSection, model: Model) -> Machine:
         torch.backends.cudnn.benchmark = False
     elif device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+    # Of matrix products are the last layer and L_TP; some containers turn TF32 on for them, which PyTorch does not.
+    torch.set_float32_matmul_precision("highest")
     bfloat16 = run.precision == "bfloat16" or (run.precision == "auto" and _fast_bfloat16(device, model))
     return Machine(device, bfloat16, torch.get_num_threads())
 

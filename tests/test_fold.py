@@ -260,3 +260,12 @@ def test_precision_auto_follows_a_rule(monkeypatch, features, arch, bfloat16):
     assert machine.prepare(Run(device="cpu", precision="bfloat16"), model).bfloat16
     assert not machine.prepare(Run(device="cpu", precision="float32"), model).bfloat16
     assert not machine.prepare(Run(device="cpu"), Model(arch="small-cnn")).bfloat16
+
+
+def test_products_keep_their_digits_whatever_the_environment_says():
+    torch.set_float32_matmul_precision("high")  # TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1, which images of NVIDIA's set
+    try:
+        machine.prepare(Run(device="cpu"), Model())
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
