@@ -11,6 +11,7 @@ from oracles import ecas as oracle
 from oracles import methods as losses
 from oracles.network import TorchNetwork, forward, track, weights
 from stepping import assert_formula, assert_forwards, position, refused, stepped, tiny_batch, trained
+from test_graphs import NoWaiting
 
 from engine import recipe
 from engine.attacks.training import training_attack
@@ -71,6 +72,11 @@ def test_the_cycle_of_the_recipes(data, name, cycle, strong):
         assert radius[0] == min(cycle) and radius[3] == own and radius[1] == radius[2]
         drawn.add(radius[1].item())
     assert drawn == strong
+
+
+def test_radii_are_chosen_without_waiting_for_the_device():
+    with NoWaiting():
+        Ecas().chosen(torch.tensor([0.5, 2.0, 2.3]), position(2, 60), torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

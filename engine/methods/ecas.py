@@ -88,7 +88,8 @@ class Ecas(Method):
         cycle = self.lowest + torch.arange(self.radii, device=uncertain.device)
         own = cycle[(position.epoch - 1) % self.radii]
         strong = cycle[-self.strong :]
-        drawn = strong[torch.randint(len(strong), (), generator=generator, device=uncertain.device)]
+        # Each radius is one more than the one before; to look one up, the host would wait for a GPU.
+        drawn = strong[0] + torch.randint(len(strong), (), generator=generator, device=uncertain.device)
         radius = torch.where(uncertain < self.entropy_low, drawn, own)
         return own, torch.where(uncertain > self.entropy_high, cycle[0], radius)
 
