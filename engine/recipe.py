@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
@@ -216,74 +217,84 @@ def _choices(detail: dict[str, Any]) -> str:
     return nearest(given, names) if isinstance(given, str) and detail["type"] == "literal_error" else ""
 
 
+# Whether a recipe is refused, by which key, with which words and hint, and the other sections that have a say in it.
+_Refusal = tuple[bool, str, str, str, *tuple[str, ...]]
+
+
 def _impossible(recipe: Recipe, broken: set[str]) -> list[Problem]:
     """Settings that are each fine and together cannot run; nothing is said about sections in `broken`."""
-    found: list[Problem] = []
+    return [
+        Problem(key, message, hint)
+        for refused, key, message, hint, *others in chain(_contradictions(recipe), _misfits(recipe))
+        if refused and broken.isdisjoint({key.split(".")[0], *others})
+    ]
 
-    def refuse(condition: bool, key: str, message: str, hint: str, *others: str) -> None:
-        if condition and broken.isdisjoint({key.split(".")[0], *others}):
-            found.append(Problem(key, message, hint))
 
+def _contradictions(recipe: Recipe) -> Iterator[_Refusal]:
+    """What a method, the terms and training cannot do together."""
     method = options.catalog("Method")[recipe.method.name]
     natural = not method.constants.get("adversarial", True)
-    refuse(
+    yield (
         recipe.topology.enabled and natural,
         "topology.enabled", f"method {recipe.method.name!r} makes no adversarial images, which L_TP needs",
         "choose an adversarial method, or topology.enabled = false", "method",
     )  # fmt: skip
     for name in recipe.terms.model_dump():
-        refuse(
+        yield (
             natural, f"terms.{name}", f"method {recipe.method.name!r} makes no adversarial images, which this needs",
             "choose an adversarial method, or leave the term out", "method",
         )  # fmt: skip
-    refuse(
+    yield (
         recipe.topology.enabled and recipe.optim.batch_size < 3,
         "optim.batch_size", f"{recipe.optim.batch_size} is not allowed: L_TP compares neighbours, so 3 or more",
         "the paper uses 128", "topology",
     )  # fmt: skip
-    refuse(
+    yield (
         0 < recipe.data.train_examples < 3,
         "data.train_examples", f"{recipe.data.train_examples} is not allowed: a batch is 3 images or more",
         "0 trains on all",
     )  # fmt: skip
     whole = bool(options.constants(recipe.method.name, recipe.terms.model_dump(), "needs_whole_batch"))
-    refuse(
+    yield (
         whole and (0 < recipe.run.micro_batch < recipe.optim.batch_size or recipe.run.shrink_on_oom),
         "run.shrink_on_oom" if recipe.run.shrink_on_oom else "run.micro_batch",
         "the method, or one of the terms, needs a whole batch at once",
         "leave it out, and lower optim.batch_size if memory ends", "method", "terms", "optim",
     )  # fmt: skip
-    refuse(
+    yield (
         recipe.eval.select == "validation" and recipe.data.validation == 0.0,
         "data.validation", "0.0 leaves nothing to choose `best` on",
         'hold out a share, or set eval.select = "test"', "eval",
     )  # fmt: skip
-    refuse(
+    yield (
         len(recipe.schedule.factors) not in (0, len(recipe.schedule.milestones)), "schedule.factors",
         f"{len(recipe.schedule.factors)} factors for {len(recipe.schedule.milestones)} milestones",
         "one for each milestone, or none",
     )  # fmt: skip
-    refuse(
+    yield (
         recipe.optim.nesterov and recipe.optim.momentum == 0.0,
         "optim.nesterov", "Nesterov momentum needs optim.momentum above 0", "set optim.momentum = 0.9",
     )  # fmt: skip
-    refuse(
+    yield (
         bool(recipe.standard.weights) and recipe.topology.enabled and recipe.topology.variant != "star",
         "standard.weights", "only topology.variant = \"star\" starts from a trained M; elsewhere M learns beside M'",
         'set topology.variant = "star", or leave standard.weights out', "topology",
     )  # fmt: skip
+
+
+def _misfits(recipe: Recipe) -> Iterator[_Refusal]:
+    """What is wrong with M' or with M."""
     for name in ("model", "standard"):
         part: Model = getattr(recipe, name)
-        refuse(
+        yield (
             part.arch == "mobilenetv3-large" and part.width > 0,
             f"{name}.width", "the widths of mobilenetv3-large are fixed", f"leave {name}.width at 0",
         )  # fmt: skip
-        refuse(
+        yield (
             any(value <= 0 for value in part.std), f"{name}.std", f"{part.std}: expected numbers above 0",
             "one of each per channel",
         )  # fmt: skip
-        refuse(
+        yield (
             len(part.mean) != len(part.std), f"{name}.std",
             f"{len(part.std)} values, but {name}.mean has {len(part.mean)}", "one of each per channel, or none",
         )  # fmt: skip
-    return found
