@@ -30,8 +30,13 @@ GPU_HINT = (
     "another one, `trainctl resume` goes on from the last checkpoint"
 )
 
-_GPU_FAILED = ("CUDA error", "CUDA driver", "CUDNN", "cuDNN error", "CUBLAS", "NCCL", "No CUDA GPUs")
-_NO_MEMORY = ("allocate memory", "bad_alloc", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+_GPU_FAILED = (
+    "CUDA error", "CUDA driver", "CUDNN", "cuDNN error", "CUBLAS", "NCCL", "No CUDA GPUs", "unable to find an engine",
+)  # fmt: skip
+_NO_MEMORY = (
+    "allocate memory", "bad_alloc", "CUDA error: out of memory", "STATUS_ALLOC_FAILED",
+    "FIND was unable to find an engine",  # what training is told where no kernel that cuDNN tries has room to work
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ LAUNCH_FAILURE = "CUDA error: unspecified launch failure\nCUDA kernel errors mig
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "oom", 1),
         (RuntimeError("CUDA error: out of memory"), "oom", 1),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), "oom", 1),
+        (RuntimeError("FIND was unable to find an engine to execute this computation"), "oom", 1),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "failed", 3),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "oom", 1),
         (RuntimeError("std::bad_alloc"), "oom", 1),
         (MemoryError(), "oom", 1),
