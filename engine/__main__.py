@@ -40,6 +40,8 @@ def main() -> int:
         parser.error("--classes and --per-class must be 1 or more")
     # cuBLAS reads this once, when it is loaded; without it deterministic kernels refuse to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # GPUs are handed out by the numbers that nvidia-smi gives them, and CUDA counts the fastest first.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     # OpenMP's threads wait for each other by spinning, which costs seven times the speed when something else wants
     # the same cores. OpenMP reads this when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

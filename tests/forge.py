@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 IMPORTED = ("engine.worker", "engine.timing", "sklearn.datasets", "safetensors.torch", "torch._dynamo", "tomli")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # What engine/__main__.py settles before torch is imported.
-SETTLED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_WAIT_POLICY": "passive"}
+SETTLED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OMP_WAIT_POLICY": "passive"}
 
 
 class Forge:

@@ -315,12 +315,14 @@ def test_a_folder_that_cannot_be_taken(
 
     run = make_folder()
     run.lock.mkdir()
-    for name in ("CUBLAS_WORKSPACE_CONFIG", "OMP_WAIT_POLICY"):
+    for name in ("CUBLAS_WORKSPACE_CONFIG", "CUDA_DEVICE_ORDER", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
     monkeypatch.setattr(sys, "argv", ["engine", str(run.path)])
     assert main() == 3
     assert f"error: {run.lock}: Is a directory" in capfd.readouterr().err
     assert run.status() == "queued"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # settled before anything else
 
 
 def test_what_is_kept_for_others_ends_no_run(make_folder: Make) -> None:
