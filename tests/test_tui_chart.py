@@ -107,6 +107,19 @@ def test_axis_and_legend_say_what_is_drawn() -> None:
     assert "ce" in ends
 
 
+@pytest.mark.parametrize("height", [8, 14, 30])
+def test_names_stand_in_the_order_of_the_ends_of_their_lines(height: int) -> None:
+    ends = {"total": 4.3, "both": 4.3, "topology": 2.8, "robust": 0.4, "ce": 0.35, "kl": 0.3, "standard": 0.0}
+    given = ("kl", "total", "robust", "standard", "ce", "topology", "both")
+    found = rows(*(Line(each, curve(2.0, ends[each])) for each in given), width=79, height=height)
+    named = [row.split()[-1] for row in found[1:] if row.split()[-1:] and row.split()[-1] in ends]
+    assert named == sorted(named, key=lambda each: -ends[each])
+    if height > 8:  # there is room for all, and none is led away from its line by names elsewhere
+        assert len(named) == len(ends)
+        where = next(number for number, row in enumerate(found) if row.endswith(" topology"))
+        assert any(BLANK < character <= "\u28ff" for character in found[where][-25:])
+
+
 def test_a_single_line_needs_no_legend() -> None:
     assert rows(Line("only", ((1.0, 1.0), (2.0, 2.0))))[0].strip() == "t"
 

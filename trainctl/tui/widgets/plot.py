@@ -148,20 +148,29 @@ def _joined(bits: Sequence[int], styles: Sequence[Style]) -> Row:
 
 
 def _names(seen: Sequence[Seen], frame: Frame, room: int) -> list[Row]:
-    """The lines' names in the rows where they end, or in the next that is free."""
+    """The lines' names, each as near to where its line ends as the others let it, from above to below as the lines."""
+    ends = [(each.smoothed[each.inside][-1:], each.line) for each in seen if room]
+    found = sorted([(points[0][1], line) for points, line in ends if points][: frame.rows], key=lambda end: -end[0])
     rows: list[Row] = [[] for _ in range(frame.rows)]
-    for each in seen if room else ():
-        inside = each.smoothed[each.inside]
-        if not inside:
-            continue
-        wanted = min(max(frame.row(inside[-1][1]) // 4, 0), frame.rows - 1)
-        for row in sorted(range(frame.rows), key=lambda row: abs(row - wanted)):
-            if not rows[row]:
-                text = name(each.line)
-                text = text if cell_len(text) < room else set_cell_size(text, room - 2) + "…"
-                rows[row] = [Segment(" " + text, Style(color=each.line.color, dim=each.line.dashed))]
-                break
+    for row, (_, line) in zip(_apart([frame.row(y) / 4 for y, _ in found], frame.rows), found, strict=True):
+        text = name(line)
+        text = text if cell_len(text) < room else set_cell_size(text, room - 2) + "…"
+        rows[row] = [Segment(" " + text, Style(color=line.color, dim=line.dashed))]
     return rows
+
+
+def _apart(wanted: Sequence[float], rows: int) -> list[int]:
+    """A row of its own for each of `wanted`, which ascend, in the same order and with the least squares of the ways."""
+    # Without the rows that those before need anyway, neighbours may share one: those that would cross share their mean.
+    blocks: list[tuple[float, int]] = []  # sums, and of how many
+    for number, at in enumerate(wanted):
+        total, size = at - number, 1
+        while blocks and blocks[-1][0] * size >= total * blocks[-1][1]:
+            before, more = blocks.pop()
+            total, size = total + before, size + more
+        blocks.append((total, size))
+    shared = [min(max(int(total / size), 0), rows - len(wanted)) for total, size in blocks for _ in range(size)]
+    return [row + number for number, row in enumerate(shared)]
 
 
 # --- the axes -----------------------------------------------------------------------------------------------
