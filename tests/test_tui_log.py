@@ -454,6 +454,20 @@ async def test_long_lines_scroll_sideways_or_wrap(tmp_path: Path) -> None:
         await until(pilot, lambda: bottom(pilot).startswith("xxx") and "following" in place(pilot))
 
 
+async def test_a_line_that_goes_on_out_of_sight_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("x" * 30 + " 29.345\n" + "short\n" + "y" * 35 + "\n")
+    app = Shown(path)
+    async with app.run_test(size=(36, 24)) as pilot:  # 33 characters without the margins and the scrollbar
+        await until(pilot, lambda: top(pilot).startswith("x"))
+        assert [row.rstrip() for row in rows(pilot)[:3]] == ["x" * 30 + " 2…", "short", "y" * 32 + "…"]
+        app.query_one(LogLines).scroll_to(x=2)
+        await until(pilot, lambda: top(pilot).endswith("29.…"))
+        assert rows(pilot)[2] == "y" * 33
+        await pilot.press("w")
+        await until(pilot, lambda: "…" not in "".join(rows(pilot)))
+
+
 async def test_nothing_is_read_while_the_pane_is_hidden(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     real = LogFile.page

@@ -110,7 +110,7 @@ KEYS = (
     Key(RUN, "n", "n", "log('next')", "Next match", "Log: the next line that matches", footer=False),
     Key(RUN, "N", "N", "log('previous')", "Previous match", "Log: the line before that matches", footer=False),
     Key(RUN, "f", "f", "log('follow')", "Follow", "Log: go to the end and follow it, as End does", footer=False),
-    Key(RUN, "w", "w", "log('wrap')", "Wrap", "Log: wrap long lines; else left and right scroll", footer=False),
+    Key(RUN, "w", "w", "log('wrap')", "Wrap", "Log: wrap long lines; else left and right scroll"),
     Key(RUN, "s", "s", "act('stop')", "Stop", "Stop after a checkpoint; once more kills"),
     Key(RUN, "r", "r", "act('resume')", "Resume", "Go on with this run", footer=False),
     Key(RUN, "R", "R", "act('retry')", "Retry", "Train this run anew, from epoch 0", footer=False),

@@ -189,8 +189,11 @@ class LogLines(ScrollView):
         rows = self.rows()
         if y >= len(rows):
             return Strip.blank(width, style)
-        left = 0 if self.wrapped else self.scroll_offset.x
-        return rows[y][1].crop_extend(left, left + width, style)
+        row, left = rows[y][1], 0 if self.wrapped else self.scroll_offset.x
+        if row.cell_length <= left + width:
+            return row.crop_extend(left, left + width, style)
+        # Without a mark half a number would look like a number.
+        return Strip.join([row.crop_extend(left, left + width - 1, style), Strip([Segment("…", style)])])
 
     @property
     def _top(self) -> int:
