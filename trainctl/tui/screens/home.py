@@ -32,8 +32,8 @@ from trainctl.tui.widgets.runs import RunsTable
 EMPTY = """\
 No runs yet.
 
-Press l to choose a recipe and launch it. Or, in a shell, train a baseline
-and its +TRAIN twin on digits, which takes a minute or two:
+Press l to choose a recipe and launch it. Or, in a shell, train
+a baseline and its +TRAIN twin on digits, which takes a minute or two:
 
     trainctl run digits-trades --pair
 
