@@ -119,6 +119,17 @@ def test_what_another_process_reads_into_the_index_counts(home: Home) -> None:
     assert watcher.look() == 4 and ids(home) == ["aaaa", "bbbb"]
 
 
+@pytest.mark.usefixtures("rarely")
+def test_an_index_that_is_deleted_is_built_again_at_the_next_look(home: Home) -> None:
+    make_run(home, "aaaa")
+    watcher = Watch(home)
+    watcher.look()
+    for path in home.path.glob("index.db*"):
+        path.unlink()
+    assert watcher.look() == 2 and ids(home) == ["aaaa"]
+    assert watcher.look() == 2
+
+
 def test_everything_is_looked_at_now_and_then(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "PERIOD", 0.05)
     monkeypatch.setattr(watch, "SHARE", 0)

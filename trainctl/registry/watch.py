@@ -71,7 +71,8 @@ class Watch:
     def _refresh(self) -> None:
         now = time.monotonic()
         self._pending |= self._new_names()
-        if now >= self._full_due:
+        # Until an index that was deleted is back, all runs seem to be gone.
+        if now >= self._full_due or not os.path.lexists(self.home.index):
             self._full_due = float("inf")  # whoever wakes from here on is heard by the next look
             self._alive_due = now + PERIOD
             self._pending |= self._names
