@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from textual.app import SystemCommand
 from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widget import AwaitMount
 
 from trainctl.errors import UsageError
@@ -33,6 +34,8 @@ from trainctl.tui.screens.home import HomeScreen
 from trainctl.tui.screens.live import LiveScreen
 from trainctl.tui.themes import THEMES
 from trainctl.tui.typing import OneKeyAtATime
+
+LONG = 1.5  # seconds after which an act is said to go on
 
 
 def run(home: Home, *, low_bandwidth: bool = False) -> None:
@@ -74,12 +77,36 @@ class Dashboard(OneKeyAtATime):
         """This time; what is remembered is for the next."""
         self.watcher = Watch(home)
         """Keeps the index up to date for all screens."""
+        self._acts = 0
         for theme in THEMES:
             self.register_theme(theme)
         known = [theme.name for theme in THEMES]
         self.theme = self.settings.theme if self.settings.theme in known else known[0]
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
+
+    async def run_async(self, **how: Any) -> None:
+        """Until it is left. Acts under way are ended first, since what was asked for is not left half done."""
+        await super().run_async(**how)
+        if self._acts:
+            print("trainctl: what was asked for is still being done; this waits for it", file=sys.stderr)
+
+    def under_way(self, deed: Callable[[], str]) -> Callable[[], str]:
+        """`deed`, to be called on a thread: known as under way until it has ended, and told of if that takes long."""
+        self._acts += 1
+        told = self.set_timer(LONG, lambda: self.notify("still at it; you can go on, and the end will be told"))
+
+        def done() -> str:
+            try:
+                return deed()
+            finally:
+                self.call_later(self._ended, told)
+
+        return done
+
+    def _ended(self, told: Timer) -> None:
+        told.stop()
+        self._acts -= 1
 
     def get_default_screen(self) -> Screen[None]:
         """The runs."""

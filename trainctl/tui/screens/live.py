@@ -92,8 +92,8 @@ class LiveScreen(OnceScreen[None]):
         self._ask(self.question())
 
     def act(self, deed: Callable[[], str]) -> None:
-        """Do something on a thread; what it returns is told."""
-        self._act(deed)
+        """Do something on a thread; what it returns is told, also if the screen has been left meanwhile."""
+        self._act(self.app, self.app.under_way(deed))
 
     @work(thread=True, exit_on_error=False)
     def _ask(self, question: Callable[[], Any]) -> None:
@@ -103,11 +103,15 @@ class LiveScreen(OnceScreen[None]):
             self.post_message(self.Failed(error))
 
     @work(thread=True, exit_on_error=False)
-    def _act(self, deed: Callable[[], str]) -> None:
+    def _act(self, app: Dashboard, deed: Callable[[], str]) -> None:
         try:
-            self.post_message(self.Acted(deed()))
+            said = deed()
         except Exception as error:
-            self.post_message(self.Failed(error))
+            if not self.post_message(self.Failed(error)):
+                app.call_later(app.notify, explain(error, app.home), severity="error", markup=False)
+        else:
+            if not self.post_message(self.Acted(said)):
+                app.call_later(app.notify, said, markup=False)
 
     def on_live_screen_answered(self, message: Answered) -> None:
         """Show the answer."""
