@@ -93,3 +93,14 @@ async def test_whoever_leaves_in_the_middle_of_an_act_is_told_what_is_waited_for
     held.set()
     await Watched(home).run_async(headless=True, auto_pilot=lambda pilot: pilot.press("q"))
     assert capfd.readouterr().err == ""
+
+
+async def test_a_long_notice_stays_until_it_is_read(home: Home) -> None:
+    app = Watched(home)
+    async with app.run_test() as pilot:
+        await opened(pilot)
+        app.notify("short")
+        app.notify("x" * 300, severity="error")
+        app.screen.notify("y" * 300, timeout=2)
+        await pilot.pause()
+        assert [round(each.timeout) for each in app._notifications] == [5, 20, 2]

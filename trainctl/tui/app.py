@@ -36,6 +36,7 @@ from trainctl.tui.themes import THEMES
 from trainctl.tui.typing import OneKeyAtATime
 
 LONG = 1.5  # seconds after which an act is said to go on
+READ = 15.0  # characters of a notice that are read in a second
 
 
 def run(home: Home, *, low_bandwidth: bool = False) -> None:
@@ -107,6 +108,10 @@ class Dashboard(OneKeyAtATime):
     def _ended(self, told: Timer) -> None:
         told.stop()
         self._acts -= 1
+
+    def notify(self, message: str, *, timeout: float | None = None, **how: Any) -> None:
+        """Tell something, for as long as it takes to read it."""
+        super().notify(message, timeout=timeout or max(self.NOTIFICATION_TIMEOUT, len(message) / READ), **how)
 
     def get_default_screen(self) -> Screen[None]:
         """The runs."""
