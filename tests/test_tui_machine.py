@@ -93,6 +93,15 @@ async def test_what_works_and_what_waits_is_seen(home: Home, size: tuple[int, in
         await until(pilot, lambda: "[31m-s0  large" in screen_text(pilot))
 
 
+async def test_long_names_keep_their_seeds(home: Home) -> None:
+    for seed in (3, 14):
+        make_run(home, f"long{seed}", status="queued", name=f"cifar10-lbgat-trades+train-s{seed}", seed=seed)
+    async with Watched(home).run_test(size=(80, 24)) as pilot:
+        await opened(pilot, home)
+        shown = screen_text(pilot)
+        assert "…-s3 " in shown and "…-s14 " in shown
+
+
 async def test_the_list_follows_and_the_cursor_stays_on_its_run(home: Home) -> None:
     async with Watched(home).run_test(size=(80, 24)) as pilot:
         found = await opened(pilot, home)

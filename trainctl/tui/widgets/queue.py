@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.binding import BindingType
@@ -13,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from trainctl.cli.common import printable
 from trainctl.launch.waiting import count
+from trainctl.registry.query import RunRow
 from trainctl.tui import keys
 from trainctl.tui.feed.machine import MachineView, Waiting, Working
 from trainctl.tui.text import short_duration, status
@@ -101,7 +103,7 @@ class QueueList(OptionList):
             lines[" working"] = _line(_title(f"At work ({len(view.working)})", STATUS + name_width), heads, columns)
         for each in view.working:
             lead = Text().append_text(status(each.run, self.app.theme))
-            lead.append(" " * (STATUS - len(lead))).append_text(_cut(each.run.name, name_width))
+            lead.append(" " * (STATUS - len(lead))).append_text(_named(each.run, name_width))
             lines[each.run.id] = _line(lead, _cells(each, view), columns)
         if view.waiting:
             lines[" gap"] = Text(" ")
@@ -111,7 +113,7 @@ class QueueList(OptionList):
         for number, waits in enumerate(view.waiting, 1):
             lead = Text(f"{HELD} {number} held" if waits.place.held else f"○ {number}").append(" " * STATUS)
             lead.truncate(STATUS)
-            line = lead + _cut(waits.run.name, name_width) + _cut(f" {reason(waits)}", width - STATUS - name_width)
+            line = lead + _named(waits.run, name_width) + _cut(f" {reason(waits)}", width - STATUS - name_width)
             if waits.place.held:
                 line.stylize("dim")
             lines[waits.run.id] = line
@@ -169,6 +171,14 @@ def _title(text: str, width: int) -> Text:
     title = Text(text, "bold")
     title.truncate(width, overflow="ellipsis", pad=True)
     return title
+
+
+def _named(run: RunRow, width: int) -> Text:
+    """Its name; one that is too long is cut before its seed, which tells the runs of a sweep apart."""
+    name, seed = printable(run.name), f"-s{run.seed}"
+    if cell_len(name) <= width or not name.endswith(seed):
+        return _cut(name, width)
+    return _cut(name.removesuffix(seed), width - len(seed)).append(seed)
 
 
 def _cut(text: str, width: int) -> Text:
