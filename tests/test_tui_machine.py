@@ -346,6 +346,10 @@ async def test_a_run_and_the_machine_are_measured_while_seen(
         assert "0.50 GiB" in screen_text(pilot)
 
 
+def test_a_run_that_has_gone_waits_for_nothing(home: Home) -> None:
+    assert feed.sampler(home).system(home.run("nobody")).absent == "Its folder has gone."
+
+
 async def test_a_panel_that_cannot_measure_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: object) -> None:
         raise RuntimeError("the [meter] is away")

@@ -265,6 +265,8 @@ def _names(machine: Machine) -> list[str]:
 
 def _absent(run: RunDir) -> str:
     """Why no process of the run can be measured."""
+    if not run.path.is_dir():
+        return "Its folder has gone."
     status = run.status()
     if status == "queued":
         return "It waits in the queue: nothing of it runs yet. m among the runs says what it waits for."
