@@ -58,6 +58,14 @@ async def test_an_empty_home_says_what_to_do_next(tmp_path: Path, size: tuple[in
         await until(pilot, lambda: "digits-trades --pair" not in screen_text(pilot))
 
 
+@pytest.mark.parametrize("size", [(80, 14), (40, 12), (200, 12)])
+async def test_a_low_window_still_shows_runs(home: Home, size: tuple[int, int]) -> None:
+    async with Watched(home).run_test(size=size) as pilot:
+        await opened(pilot)
+        await until(pilot, lambda: all(f"{glyph} " in screen_text(pilot) for glyph in "○●✔"))
+        await until(pilot, lambda: "no losses yet" in screen_text(pilot))  # of the first, in the panel
+
+
 @SIZES
 async def test_runs_stand_newest_first_with_their_numbers(home: Home, size: tuple[int, int]) -> None:
     async with Watched(home).run_test(size=size) as pilot:

@@ -58,11 +58,13 @@ class HomeScreen(LiveScreen):
         #body { height: 1fr; layout: vertical; }
         #list { height: 1fr; }
         #empty { height: 1fr; padding: 2 4; }
-        #panel { height: 10; border-top: solid $foreground 20%; padding: 0 1; }
+        #panel { height: 10; max-height: 50%; border-top: solid $foreground 20%; padding: 0 1; }
         &.-tall #panel { height: 16; }
         &.-wide #body { layout: horizontal; }
         &.-wide #list { width: 1fr; }
-        &.-wide #panel { width: 64; height: 1fr; border-top: none; border-left: solid $foreground 20%; }
+        &.-wide #panel {
+            width: 64; height: 1fr; max-height: 100%; border-top: none; border-left: solid $foreground 20%;
+        }
         #search { height: 3; background: $boost; }
         #search Horizontal { height: 1; }
         #slash { width: 2; color: $accent; text-style: bold; }
