@@ -415,6 +415,7 @@ async def test_matches_are_found_by_keys(path: Path, size: tuple[int, int]) -> N
         typed.value = "/[/"
         await pilot.press("enter")
         await until(pilot, lambda: "/[/ cannot be read: missing ]: [" in found(pilot))
+        assert place(pilot) == ""  # the mistake has all the room
         assert isinstance(app.focused, Input)
         typed.value = "nothing like it"
         await pilot.press("enter")

@@ -252,7 +252,7 @@ class LogView(Vertical):
         """Write what was found, and where one is."""
         self._write(".log-found", self._result())
         page, (first, last) = self._page, self.lines.seen()
-        if page is None or not page.count:
+        if page is None or not page.count or self._mistake:  # which needs the room
             self._write(".log-place", "")
             return
         place = f"{spaced(first + 1)}–{spaced(last + 1)}" if first < last else spaced(first + 1)
