@@ -146,7 +146,7 @@ KEYS = (
     Key(EVERYWHERE, "t", "t", "theme", "Theme", "The next theme: dark, light, colour-blind", footer=False),
     Key(EVERYWHERE, "f2", "F2", "low_bandwidth", "Low bandwidth", "Draw once a second, or at once", footer=False),
     Key(EVERYWHERE, "question_mark", "?", "help", "Help", "This help"),
-    Key(EVERYWHERE, "ctrl+p", "^p", "command_palette", "Palette", "All commands, and more themes", footer=False),
+    Key(EVERYWHERE, "ctrl+p", "^p", "command_palette", "Palette", "All commands by name, and each theme", footer=False),
     Key(EVERYWHERE, "q", "q", "quit", "Quit", "Leave; runs go on"),
 )
 
