@@ -346,6 +346,20 @@ def test_variants_lbgat_and_mobilenet() -> None:
     )
 
 
+@pytest.mark.parametrize("base", ["at", "trades"])
+def test_rows_of_the_papers_own_lbgat_say_so_beside_that_of_its_authors(base: str) -> None:
+    """Eq. 15 and 16 keep a cross-entropy on M' that LBGAT's code has not."""
+    row = {"method": "lbgat", "method__base": base}
+    for form, notes in (("paper", []), ("official", ["method.form is paper in the paper, official here"])):
+        found = published("cifar100", "lbgat", **row, method__form=form)
+        assert found is not None and found["notes"] == notes
+    alone = settings("cifar100", "lbgat", **row, method__form="official", topology__enabled=False)
+    quoted = base == "trades"  # from LBGAT's authors
+    found = paper.published_alone(alone)
+    assert found is not None and bool(found["baseline"].get("quoted_from")) == quoted
+    assert bool(found["notes"]) != quoted
+
+
 @pytest.mark.parametrize(
     "more",
     [

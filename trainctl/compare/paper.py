@@ -122,6 +122,8 @@ def _notes(recipe: dict[str, Any]) -> list[str]:
         "schedule.epochs": _EPOCHS[str(recipe.get("eval.protocol"))],
         "optim.batch_size": 128,
     }
+    if recipe.get("method.name") == "lbgat":
+        wanted["method.form"] = "paper"  # its own rows are eq. 15 and 16, not the loss of LBGAT's code
     if recipe.get("topology.enabled") is True:
         wanted |= {"topology.weight": 5.0 if cifar10 else 20.0, "topology.ramp": not cifar10}
     wrong = {key: value for key, value in wanted.items() if key in recipe and recipe[key] != value}
