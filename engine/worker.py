@@ -19,6 +19,7 @@ from engine import checkpoint, machine, narrate, options
 from engine.attacks.graphs import Slower
 from engine.checkpoint import CheckpointError
 from engine.data.base import Splits
+from engine.data.batches import steps_an_epoch
 from engine.data.load import load as load_data
 from engine.ending import DONE, USAGE, ending
 from engine.evaluate import embedding
@@ -141,7 +142,7 @@ def _run(life: Lifecycle, rundir: RunDir) -> None:
         else:
             log.write("warning", message=message)
 
-    steps = recipe.schedule.epochs * -(-len(splits.train) // recipe.optim.batch_size)
+    steps = recipe.schedule.epochs * steps_an_epoch(len(splits.train), recipe.optim.batch_size)
     wanted = machine.compiles(recipe.run, setup.device, steps)
     trouble = compile_networks(networks, setup.device) if wanted else ""
     compiled = wanted and not trouble
@@ -249,7 +250,7 @@ def say_start(
         "start", method=recipe.method.name, topology=recipe.topology.enabled, dataset=recipe.data.dataset,
         device=str(setup.device), threads=setup.threads, compiled=compiled,
         precision="bfloat16" if setup.bfloat16 else "float32", epochs=recipe.schedule.epochs,
-        steps_per_epoch=-(-len(splits.train) // batch), train=len(splits.train), test=len(splits.test),
+        steps_per_epoch=steps_an_epoch(len(splits.train), batch), train=len(splits.train), test=len(splits.test),
         selection={**asdict(threat(recipe.eval, recipe.eval.best_by, splits.classes)), "split": recipe.eval.select},
         parameters=parameters(networks.adversarial),
         standard_parameters=parameters(networks.standard) if networks.standard is not None else 0,

@@ -304,3 +304,16 @@ def test_best_is_the_most_robust_epoch_then_the_most_natural_then_the_first(
     assert [event["epoch"] for event in told] == [1, 3]
     assert {event["rule"] for event in told} == {f"best pgd10 on {select}"}
     assert looked_at == {images}
+
+
+def test_the_start_tells_of_as_many_steps_as_an_epoch_takes(make_folder: Make) -> None:
+    """Whoever watches takes a step's place in its epoch from that number; a remainder below three is no step."""
+    for images, steps in ((66, 1), (67, 2)):
+        rundir = make_folder(
+            str(images), data__train_examples=images, optim__batch_size=64, schedule__epochs=1, run__log_every=1,
+            eval__attacks=[], eval__topology=False, eval__checkpoints=["last"], attack__steps=1,
+        )  # fmt: skip
+        carry_out(rundir)
+        log = read_events(rundir)
+        assert sum(event["event"] == "step" for event in log) == steps
+        assert log[0]["steps_per_epoch"] == steps

@@ -37,6 +37,12 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 255
 
 
+def steps_an_epoch(images: int, batch_size: int) -> int:
+    """Batches of `images`. The last, incomplete one is kept unless it has fewer than 3 images."""
+    full, rest = divmod(images, batch_size)
+    return full + (rest >= MIN_BATCH)
+
+
 class Batches:
     """A training split cut into shuffled, augmented batches."""
 
@@ -74,9 +80,8 @@ class Batches:
             raise ValueError(f"{len(split)} training images make no batch; expected {MIN_BATCH} or more")
 
     def __len__(self) -> int:
-        """Steps an epoch. The last, incomplete batch is kept unless it has fewer than 3 images."""
-        full, rest = divmod(len(self._labels), self._batch_size)
-        return full + (rest >= MIN_BATCH)
+        """Steps an epoch."""
+        return steps_an_epoch(len(self._labels), self._batch_size)
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number` from step `skip` (counted from 0) on; x is laid out channels-last."""
