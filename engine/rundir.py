@@ -359,8 +359,9 @@ class RunDir:
         with contextlib.suppress(OSError, ValueError):
             if self.path.samefile(folder):  # by way of a link
                 return process
-        # Moved or copied: a lock goes with a folder that is moved, and stays with the one that is copied.
-        return process if is_locked(self.log) or is_locked(self.lock) else {**process, "pid": None}
+        # Moved or copied: the engine's lock goes with a folder that is moved, and stays with the one that is copied.
+        # The lock on stdout.log tells nothing: whoever asks may hold it.
+        return process if is_locked(self.lock) else {**process, "pid": None}
 
     def _ended(self) -> str:
         """The status that exit.json tells; "" if it tells none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -412,6 +413,22 @@ def test_stop_cancels_what_has_not_started(home: Home) -> None:
     processes.stop([run])
     assert run.json("exit.json")["reason"] == "cancelled before it started"
     assert processes.start(run, engine=ENGINE) is None
+
+
+def test_what_is_done_to_a_copied_home_leaves_the_run_alone(home: Home, tmp_path: Path) -> None:
+    [run] = queue(home, "sleep")
+    child = start(run)
+    until(run.checkpoint("last").exists)
+    copied = Home(tmp_path / "copied")
+    shutil.copytree(home.path, copied.path)
+    copy = copied.run(run.id)
+    assert copy.status() == "lost"
+    processes.stop([copy])
+    processes.kill(copy)
+    folders.requeue(copy)
+    assert copy.status() == "queued"
+    folders.remove(copied, copy)
+    assert child.poll() is None and run.status() == "running" and not copy.path.exists()
 
 
 def test_a_foreign_process_with_the_same_pid_is_not_signalled(home: Home) -> None:
