@@ -461,13 +461,16 @@ def test_a_run_on_another_host_is_left_alone(home: Home) -> None:
 
 def test_gpus_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho 'GPU 1: A (UUID: y)'\n")
+    program.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-3f-1)'\necho 'GPU 1: A (UUID: GPU-4e-2)'\n")
     program.chmod(0o755)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert slots.gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert slots.gpus() == ["1"]
+    for visible, numbers in (("GPU-4e-2", ["1"]), ("GPU-3f, GPU-4", ["0", "1"]), ("GPU-5", []), ("", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert slots.gpus() == numbers
     monkeypatch.setenv("PATH", "/nowhere")
     assert slots.gpus() == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -42,9 +43,14 @@ def gpus() -> list[str]:
         listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found = [line.split(":")[0].removeprefix("GPU ").strip() for line in listed.splitlines() if line.startswith("GPU ")]
+    found = dict(re.findall(r"^GPU (\d+): .*?(GPU-[\w-]+|$)", listed, re.MULTILINE))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else [number for number in found if number in visible.replace(" ", "").split(",")]
+    if visible is None:
+        return list(found)
+    names = visible.replace(" ", "").split(",")
+    # By its number, or as batch systems have it by the beginning of its UUID.
+    uuids = tuple(name for name in names if name.startswith("GPU-"))
+    return [number for number, uuid in found.items() if number in names or uuid.startswith(uuids)]
 
 
 def need(run: RunDir, available: list[str]) -> Need:
