@@ -24,7 +24,10 @@ from engine.train import Diverged, Interrupted
 DONE, FAILED, USAGE, LACKS = 0, 1, 2, 3
 
 GOES_ON = "`trainctl resume` goes on from the checkpoint"
-OOM_HINT = "lower optim.batch_size, run.micro_batch or eval.batch_size, or choose a smaller model.arch"
+OOM_HINT = (
+    "lower optim.batch_size, run.micro_batch or eval.batch_size, choose a smaller model.arch, or on a GPU set "
+    "run.fold = false: attacks then keep no memory of their own"
+)
 GPU_HINT = (
     "`nvidia-smi` says whether the GPU is still there, `dmesg | grep Xid` what it reported; once it works again, or on "
     "another one, `trainctl resume` goes on from the last checkpoint"

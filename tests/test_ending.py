@@ -36,7 +36,8 @@ def test_each_refusal_of_the_system_has_a_remedy(make_folder: Make, capfd: pytes
             assert remedy in ended.hint and "trainctl resume" in ended.hint
             assert str(life.rundir.path) in ending(OSError(number, "no name"), life).reason
         ended = ending(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "/a/file"), life)
-        assert (ended.status, ended.code) == ("oom", 1) and "batch_size" in ended.hint
+        assert (ended.status, ended.code) == ("oom", 1)
+        assert "batch_size" in ended.hint and "run.fold = false" in ended.hint
         try:
             try:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/set")
