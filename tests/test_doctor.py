@@ -425,7 +425,7 @@ def test_gpus_and_their_driver(home: Home, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(gpus, "driver_cuda", lambda: "12.4")
     monkeypatch.setattr(gpus, "torch_cuda", lambda: "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
-    two = "printf '0, NVIDIA A100, 550.54, 0\\n1, NVIDIA A100, 550.54, 3\\n'"
+    two = "printf '0, NVIDIA A100, 550.54, 0, GPU-3f\\n1, NVIDIA A100, 550.54, 3, GPU-4e\\n'"
     seen = look(two)
     assert seen["gpus"].detail == "0 NVIDIA A100, 1 NVIDIA A100; driver 550.54"
     assert "hides all 2 GPUs" in seen["visible gpus"].detail
@@ -433,8 +433,10 @@ def test_gpus_and_their_driver(home: Home, tmp_path: Path, monkeypatch: pytest.M
     assert "GPU 1: 3 memory errors" in seen["health of gpus"].detail and "79, GPU has" in seen["health of gpus"].detail
     monkeypatch.setattr(gpus, "torch_cuda", lambda: "12.8")  # a newer minor version runs on an older driver
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    seen = look("printf '0, NVIDIA A100, 550.54, [N/A]\\n1, NVIDIA A100, 550.54, [N/A]\\n'")
+    seen = look("printf '0, NVIDIA A100, 550.54, [N/A], GPU-3f\\n1, NVIDIA A100, 550.54, [N/A], GPU-4e\\n'")
     assert seen["torch and cuda"].status == "ok" and "visible gpus" not in seen
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-4e")
+    assert "visible gpus" not in look(two)
     monkeypatch.setattr(gpus, "torch_cuda", lambda: "")
     assert "built without CUDA" in look(two)["torch and cuda"].detail
     mismatch = "Failed to initialize NVML: Driver/library version mismatch\\nNVML library version: 550.90\\n"

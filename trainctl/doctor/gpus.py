@@ -12,6 +12,7 @@ from trainctl.doctor import programs
 from trainctl.doctor.finding import OK, WARNING, Finding, counted, lines
 from trainctl.doctor.programs import Answer
 from trainctl.doctor.view import View
+from trainctl.launch import slots
 
 MODULE = Path("/proc/driver/nvidia/version")
 RESTART = "start the machine anew, so that the kernel loads the module of the new driver"
@@ -31,13 +32,13 @@ def check(view: View) -> Iterator[Finding]:
         yield _sick(answer)
         return
     rows = [[part.strip() for part in line.split(",")] for line in answer.text.splitlines()]
-    cards = [row for row in rows if len(row) == 4]
+    cards = [row for row in rows if len(row) == 5]
     if not cards:
         yield Finding("gpus", OK, "nvidia-smi lists none; runs share the cores")
         return
     names = ", ".join(f"{index} {name}" for index, name, *_ in cards)
     yield Finding("gpus", OK, f"{names}; driver {cards[0][2]}")
-    yield from _hidden([row[0] for row in cards])
+    yield from _hidden([(row[0], row[4]) for row in cards])
     yield from _torch()
     yield from _health(view, cards)
 
@@ -69,13 +70,10 @@ def _module() -> str:
     return found[1] if found else ""
 
 
-def _hidden(numbers: list[str]) -> Iterator[Finding]:
+def _hidden(cards: list[tuple[str, str]]) -> Iterator[Finding]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or not numbers:
-        return
-    named = visible.replace(" ", "").split(",")
-    if not set(named) & set(numbers):
-        detail = f"CUDA_VISIBLE_DEVICES={visible!r} hides all {counted(len(numbers), 'GPU')}"
+    if not slots.shown(cards, visible):
+        detail = f"CUDA_VISIBLE_DEVICES={visible!r} hides all {counted(len(cards), 'GPU')}"
         more = "unset it, or name GPUs by their numbers: 0,1"
         yield Finding("visible gpus", WARNING, detail, more)
 
@@ -119,7 +117,7 @@ def _torch() -> Iterator[Finding]:
 
 def _health(view: View, cards: list[list[str]]) -> Iterator[Finding]:
     """Memory errors that were not corrected, GPUs that are lost, and the driver's last complaint (Xid)."""
-    told = [(index, int(errors)) for index, _, _, errors in cards if errors.isdecimal()]  # else "[N/A]"
+    told = [(index, int(errors)) for index, _, _, errors, _ in cards if errors.isdecimal()]  # else "[N/A]"
     each = [f"GPU {index}: {counted(n, 'memory error')} that could not be corrected" for index, n in told if n]
     each += [f"GPU {gpu.number}: {gpu.remark}" for gpu in view.gpus.found if gpu.remark]
     kernel = programs.ask("dmesg")

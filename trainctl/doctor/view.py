@@ -17,7 +17,7 @@ from trainctl.registry.ingest import status_of
 from trainctl.registry.plain import finite, real, text
 
 SMALL = ("run.json", "recipe.toml", "queue.json", "launch.json", "heartbeat.json", "exit.json")
-QUERY = "--query-gpu=index,name,driver_version,ecc.errors.uncorrected.volatile.total"
+QUERY = "--query-gpu=index,name,driver_version,ecc.errors.uncorrected.volatile.total,uuid"
 
 
 class View:

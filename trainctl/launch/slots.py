@@ -35,7 +35,7 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """Numbers of the GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows; [] where there is none."""
+    """Numbers of the GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES shows; [] where there is none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -43,14 +43,20 @@ def gpus() -> list[str]:
         listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found = dict(re.findall(r"^GPU (\d+): .*?(GPU-[\w-]+|$)", listed, re.MULTILINE))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = re.findall(r"^GPU (\d+): .*?(GPU-[\w-]+|$)", listed, re.MULTILINE)
+    return shown(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def shown(found: Sequence[tuple[str, str]], visible: str | None) -> list[str]:
+    """Numbers of those of the GPUs `found` (number and UUID) that CUDA_VISIBLE_DEVICES = `visible` shows; None: all.
+
+    It names them by their numbers or, as batch systems have it, by the beginnings of their UUIDs.
+    """
     if visible is None:
-        return list(found)
+        return [number for number, _ in found]
     names = visible.replace(" ", "").split(",")
-    # By its number, or as batch systems have it by the beginning of its UUID.
     uuids = tuple(name for name in names if name.startswith("GPU-"))
-    return [number for number, uuid in found.items() if number in names or uuid.startswith(uuids)]
+    return [number for number, uuid in found if number in names or uuid.startswith(uuids)]
 
 
 def need(run: RunDir, available: list[str]) -> Need:
