@@ -345,6 +345,23 @@ def sides(pilot: Pilot[None]) -> Iterator[str]:
     yield from (line.rstrip() for line in screen_text(pilot).split("\n"))
 
 
+async def test_curves_never_stand_under_the_name_of_another_pair(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_pair(home)
+    monkeypatch.setattr(CompareScreen, "period", 1000.0)
+    async with Watched(home).run_test(size=(80, 24)) as pilot:
+        screen = await compare(pilot)
+
+        def named() -> str:
+            return str(screen.query_one("#pair-title", Static).content)
+
+        await pilot.press("2")
+        await until(pilot, lambda: "digits-trades" in named())
+        screen.query_one("#filter", Input).value = "method=at"
+        await until(pilot, lambda: "digits-at" in named())
+        assert screen._compared is not None and screen._compared.chosen is not None
+        assert screen._compared.chosen.key == screen._chosen
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_every_key_of_the_comparison(
     home: Home, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

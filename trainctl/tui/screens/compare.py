@@ -133,8 +133,8 @@ class CompareScreen(LiveScreen):
         if before is None and not empty and not isinstance(self.focused, Input):
             self._focus_table()
         self._describe()
-        if before is None:
-            self.load()  # now that there is a pair under the cursor
+        if self._chosen != answer.asked.chosen:
+            self.load()  # another pair stands under the cursor now
 
     def _nothing(self, answer: Compared) -> str:
         if answer.asked.filtered and answer.total:
@@ -176,8 +176,8 @@ class CompareScreen(LiveScreen):
         text.append(f"\n{LEGEND if self._tab == TABLE else PRICES}", "dim not bold")
         self.query_one("#notes-text", Static).update(text)
         self.query_one("#notes").display = self._tab != CURVES
-        self.query_one("#pair-title", Static).update(Text(printable(name)))
-        if known and self._tab == CURVES:
+        if known and self._tab == CURVES:  # name and curves together: the last pair's may still be seen
+            self.query_one("#pair-title", Static).update(Text(printable(name)))
             self.query_one(PairCurves).show(known.curves, series(self.app.theme)[:3])
 
     @property
