@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from dashboard import Watched, made, screen_text, told, until
 from folders import append, make_run
+from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -20,15 +21,17 @@ from engine.rundir import RunDir
 from trainctl.compare.order import BY, Order
 from trainctl.compare.render.csv import prices as price_csv
 from trainctl.home import Home
+from trainctl.plot.series import Band
 from trainctl.registry import ingest
 from trainctl.registry.watch import Watch
 from trainctl.tui import keys
 from trainctl.tui.feed import comparison
-from trainctl.tui.feed.comparison import CURVES, PRICE, Asked, Compared, ComparisonFeed, key, twin_command
+from trainctl.tui.feed.comparison import CURVES, PRICE, Asked, Compared, ComparisonFeed, Curve, key, twin_command
 from trainctl.tui.feed.export import FORMS, Shown, export
 from trainctl.tui.screens.compare import CompareScreen
 from trainctl.tui.screens.export import ExportScreen
 from trainctl.tui.widgets.comparison import ComparisonTable
+from trainctl.tui.widgets.comparison_curves import PairCurves
 from trainctl.tui.widgets.comparison_lines import lay_out, notes
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -360,6 +363,19 @@ async def test_curves_never_stand_under_the_name_of_another_pair(home: Home, mon
         await until(pilot, lambda: "digits-at" in named())
         assert screen._compared is not None and screen._compared.chosen is not None
         assert screen._compared.chosen.key == screen._chosen
+
+
+async def test_a_metric_of_one_side_alone_has_no_difference_to_wait_for() -> None:
+    class Alone(App[None]):
+        def compose(self) -> ComposeResult:
+            yield PairCurves()
+
+    band = Band([1, 2], [0.1, 0.2], [0.1, 0.2], [0.1, 0.2], 1)
+    async with Alone().run_test(size=(120, 40)) as pilot:
+        curves = Curve("loss", band, band, band), Curve("loss_topology", None, band, None)
+        pilot.app.query_one(PairCurves).show(curves, ("red", "green", "blue"))
+        await until(pilot, lambda: "only +TRAIN has it" in screen_text(pilot))
+        assert "no values yet" not in screen_text(pilot)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -46,14 +46,15 @@ class Chart(Widget, can_focus=True):
 
     def show(
         self, title: str, lines: Sequence[Line], unit: str = "epoch", y_unit: str = "",
-        extent: tuple[float, float] | None = None,
+        extent: tuple[float, float] | None = None, nothing: str = Plot.nothing,
     ) -> None:  # fmt: skip
-        """Draw `lines`; `unit` is that of x, `y_unit` stands behind the title. Nothing is drawn if nothing changed.
+        """Draw `lines`, or say `nothing`; `unit` is that of x, `y_unit` stands behind the title. Nothing is drawn if
+        nothing changed.
 
         `extent` says between which x there are points, if the lines hold only those that are in view.
         """
         self._extent = extent
-        self._set(title=title, lines=tuple(lines), unit=unit, y_unit=y_unit)
+        self._set(title=title, lines=tuple(lines), unit=unit, y_unit=y_unit, nothing=nothing)
 
     @property
     def view(self) -> View:

@@ -11,6 +11,7 @@ from trainctl.plot.series import Band
 from trainctl.plot.titles import title
 from trainctl.tui.feed.comparison import Curve
 from trainctl.tui.widgets.chart import Chart, Line
+from trainctl.tui.widgets.curves import Plot
 
 MOST = 4  # metrics beside each other
 WIDTH = 38  # characters that a chart wants
@@ -70,7 +71,10 @@ class PairCurves(Grid):
         base, train, third = self._colors
         lines = [*_line("base", curve.baseline, base, dashed=True), *_line("+TRAIN", curve.train, train)]
         both.show(title(curve.metric), lines)
-        apart.show(f"Δ {title(curve.metric)}", list(_line("TRAIN − baseline", curve.difference, third)))
+        difference = list(_line("TRAIN − baseline", curve.difference, third))
+        alone = "only +TRAIN has it" if curve.baseline is None else "only the baseline has it"
+        nothing = Plot.nothing if curve.baseline and curve.train else alone
+        apart.show(f"Δ {title(curve.metric)}", difference, nothing=nothing)
 
 
 def _line(label: str, band: Band | None, color: str, *, dashed: bool = False) -> Iterator[Line]:

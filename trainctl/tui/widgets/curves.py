@@ -42,7 +42,9 @@ class View:
 
 @dataclass(frozen=True)
 class Plot:
-    """All that is drawn. `unit` is that of x (step, epoch, time); `y_unit` stands behind the title."""
+    """All that is drawn. `unit` is that of x (step, epoch, time); `y_unit` stands behind the title; `nothing` is said
+    where there is nothing to draw.
+    """
 
     title: str
     lines: tuple[Line, ...]
@@ -51,6 +53,7 @@ class Plot:
     view: View = View()
     log: bool = False
     focused: bool = False
+    nothing: str = "no values yet"
 
 
 @dataclass(frozen=True)

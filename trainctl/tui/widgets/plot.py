@@ -64,7 +64,7 @@ def drawn(plot: Plot, width: int, height: int, colors: Sequence[str]) -> tuple[l
     rows = height - len(above) - 1 - base
     frame = _frame(plot, seen, width, rows)
     if frame is None:
-        empty = [Segment(" " * AXIS + set_cell_size("no values yet", width - AXIS), DIM)]
+        empty = [Segment(" " * AXIS + set_cell_size(plot.nothing, width - AXIS), DIM)]
         return [*above, *([[]] * (rows // 2)), empty], None
     cells = _cells(plot, seen, frame)
     names = _names(seen, frame, width - AXIS - frame.columns)
