@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from dashboard import Watched, key, made, opened, until
+from dashboard import Watched, key, made, opened, screen_text, until
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Input, TabbedContent
 
 from trainctl.registry.query import RunRow
 from trainctl.tui import typing
-from trainctl.tui.feed.runs import RunsFeed
+from trainctl.tui.feed.runs import Overview, Question, RunsFeed
 from trainctl.tui.screens.compare import CompareScreen
 from trainctl.tui.screens.help import HelpScreen
 from trainctl.tui.screens.home import HomeScreen
@@ -32,6 +33,30 @@ def burst(pilot: Pilot[None], names: list[str]) -> None:
 def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where all takes long beside it."""
     monkeypatch.setattr(typing, "PATIENCE", request.param)
+
+
+async def test_all_are_marked_that_fit_the_filter_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer may be long in coming, where the index has much to read; until then all runs are seen."""
+    go_on, overview = threading.Event(), RunsFeed.overview
+
+    def late(feed: RunsFeed, question: Question) -> Overview | None:
+        assert not question.view.filtered or go_on.wait(60)
+        return overview(feed, question)
+
+    monkeypatch.setattr(RunsFeed, "overview", late)
+    app = Watched(made(tmp_path / "home"))
+    try:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await opened(pilot)
+            burst(pilot, ["/", *"seed=1", "enter", "a"])
+            home = app.screen
+            assert isinstance(home, HomeScreen)
+            await until(pilot, lambda: bool(home._marked))
+            assert home._marked == {"base1", "train1"}
+            go_on.set()
+            await until(pilot, lambda: "2 marked · 2 fit the filter" in screen_text(pilot))
+    finally:
+        go_on.set()
 
 
 @pytest.mark.parametrize("text", ["status=done", "sssqrd", "seed=1"])

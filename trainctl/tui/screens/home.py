@@ -312,7 +312,7 @@ class HomeScreen(LiveScreen):
         if self._marked:
             self._mark(frozenset())
         else:
-            view = self._seen
+            view = self._view  # as it is written: what is seen may be waiting for an index that has much to read
             self._find(lambda: self._feed.runs(self._feed.ids(view)), self._toggle)
 
     def _toggle(self, runs: list[RunRow]) -> None:
