@@ -527,6 +527,13 @@ def test_a_resumed_run_does_not_tell_its_events_twice(home: Home) -> None:
     assert [event["t"] for event in follower.poll()] == [9.0]
 
 
+def test_a_run_that_is_deleted_while_it_is_followed_says_so(home: Home) -> None:
+    [run] = queue(home, "quick")
+    follower = Follower(run)
+    folders.remove(home, run)
+    assert follower.poll() == [] and follower.ended and "deleted" in follower.reason()
+
+
 def test_progress_reckons_the_rest() -> None:
     progress = Progress()
 

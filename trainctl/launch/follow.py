@@ -96,5 +96,7 @@ class Follower:
 
     def reason(self) -> str:
         """Why the run ended as it did, with what to do if that is known."""
+        if not self.run.path.exists():
+            return "its folder has gone: somebody deleted or moved it"
         ended = self.run.json("exit.json")
         return "; ".join(str(ended[key]) for key in ("reason", "hint") if ended.get(key))
