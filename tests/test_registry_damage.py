@@ -229,6 +229,24 @@ def test_a_home_that_may_only_be_read_is_read() -> None:
     unprivileged(work)
 
 
+def test_who_acts_on_runs_is_not_told_by_an_index_that_is_out_of_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm @last` on a full disk deleted the run that had been the last one."""
+    monkeypatch.setattr("trainctl.home._IN_MEMORY", {})
+    home = Home(tmp_path)
+    make_run(home, "aaaa", created=1.0)
+    ingest.refresh(home)
+    lock = home.path / "index.lock"
+    lock.unlink()
+    lock.mkdir()  # so nobody can write the index
+    make_run(home, "bbbb", created=2.0)
+    with pytest.warns(Stale, match="this is what the index held before"):
+        assert [row.id for row in select.resolve(home, ["@last"])] == ["aaaa"]
+    with pytest.warns(Stale, match="the run folders were read without it"):
+        assert [row.id for row in select.some(home, ["@last"])] == ["bbbb"]
+
+
 FULL = """
 import os, sys, warnings
 sys.path[:0] = [{root!r}, {tests!r}]

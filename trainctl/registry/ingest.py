@@ -56,9 +56,10 @@ def refresh(home: Home, runs: Iterable[str] | None = None, *, brief: bool = Fals
         return alone
 
 
-def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False) -> bool:
+def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False, exact: bool = False) -> bool:
     """As `refresh` for whoever only looks: an index that cannot be written is taken as it is, with a warning `Stale`;
-    where there is none, this process gets one in memory.
+    where there is none, this process gets one in memory. So it does for an `exact` look: who is about to delete @last
+    must not be told which run that was before.
 
     So runs can be listed, stopped and deleted when the disk is full. Raises MachineError if memory has no room either.
     """
@@ -66,7 +67,7 @@ def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = Fals
         return refresh(home, runs, brief=brief)
     except MachineError as error:
         written, instead = False, "this is what the index held before"
-        if not home.index.exists():
+        if exact or not home.index.exists():
             instead = "the run folders were read without it"
             try:
                 index_in_memory(home)

@@ -55,26 +55,26 @@ class Named(Protocol):
 R = TypeVar("R", bound=Named)
 
 
-def resolve(home: Home, selectors: Iterable[str], *, archived: bool = False) -> list[RunRow]:
+def resolve(home: Home, selectors: Iterable[str], *, archived: bool = False, exact: bool = False) -> list[RunRow]:
     """The runs that any of `selectors` means, each once, oldest first; the index is brought up to date before.
 
     No selectors mean no runs. A filter that fits no run means none; any other selector without a run is a
     UsageError, as are an ambiguous beginning and a filter that cannot be read. With `archived`, every selector
-    means archived runs too.
+    means archived runs too. `exact` is for whoever acts on the runs, see `ingest.freshen`.
     """
     selectors = list(selectors)
     if not selectors:
         return []
-    ingest.freshen(home)
+    ingest.freshen(home, exact=exact)
     rows = query.runs(home)
     chosen = {row.id for selector in selectors for row in _select(home, rows, selector.strip(), archived)}
     return [row for row in rows if row.id in chosen]
 
 
 def some(home: Home, selectors: Iterable[str], *, archived: bool = False) -> list[RunRow]:
-    """As `resolve`, but UsageError if no run fits."""
+    """As `resolve`, `exact`, but UsageError if no run fits."""
     selectors = list(selectors)
-    rows = resolve(home, selectors, archived=archived)
+    rows = resolve(home, selectors, archived=archived, exact=True)
     if not rows:
         hint = why_none(home, selectors, archived=archived) or "`trainctl ls` lists all runs"
         raise UsageError(f"no run fits {' '.join(selectors)}", hint)
