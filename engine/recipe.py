@@ -250,6 +250,11 @@ def _contradictions(recipe: Recipe) -> Iterator[_Refusal]:
         "the paper uses 128", "topology",
     )  # fmt: skip
     yield (
+        bool(options.catalog("DataSource")[recipe.data.dataset].constants.get("needs_path"))
+        and not getattr(recipe.data, "path", ""),
+        "data.path", f"data set {recipe.data.dataset!r} lies nowhere yet", "set data.path to where it lies",
+    )  # fmt: skip
+    yield (
         0 < recipe.data.train_examples < 3,
         "data.train_examples", f"{recipe.data.train_examples} is not allowed: a batch is 3 images or more",
         "0 trains on all",

@@ -9,6 +9,8 @@ import pytest
 from engine.recipe import InvalidRecipe, check
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
+    ({"data": {"dataset": "npz"}}, "data.path", "data set 'npz' lies nowhere yet"),
+    ({"data": {"dataset": "folder", "path": ""}}, "data.path", "data set 'folder' lies nowhere yet"),
     ({"method": {"name": "standard"}, "topology": {"enabled": True}}, "topology.enabled", "no adversarial images"),
     ({"optim": {"batch_size": 2}, "topology": {"enabled": True}}, "optim.batch_size", "3 or more"),
     ({"data": {"validation": 0.0}}, "data.validation", "nothing to choose"),

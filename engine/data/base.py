@@ -61,6 +61,8 @@ class DataSource(ABC):
 
     found_at: ClassVar[tuple[str, ...]] = ()
     """Where its files may lie, under `Source.root` or absolute; none of a data set that needs no file of its own."""
+    needs_path: ClassVar[bool] = False
+    """True if it lies nowhere unless its option `path` says where: a recipe without it starts nothing."""
 
     @abstractmethod
     def load(self, source: Source) -> Splits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -19,13 +20,12 @@ LAYOUT = "expected train/<class>/*.png and test/<class>/*.png (or val/), with th
 class Folder(DataSource):
     """Your own images: data.path with train/<class>/ and test/<class>/ (or val/), resized to data.image_size."""
 
+    needs_path: ClassVar[bool] = True
     path: str = option("", help="folder with train/ and test/ (or val/); a relative one is looked for in data.root")
     image_size: int = option(32, ge=8, le=1024, help="images become this many pixels a side")
 
     def load(self, source: Source) -> Splits:
         """Images as RGB. With both val/ and test/, val/ is the validation split; val/ alone is the test split."""
-        if not self.path:
-            raise DataError("data.path is empty", f"set it to a folder; {LAYOUT}")
         root = source.root / Path(self.path).expanduser()
         parts = [name for name in ("train", "val", "test") if (root / name).is_dir()]
         if "train" not in parts or len(parts) < 2:

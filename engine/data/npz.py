@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,12 +22,11 @@ SHAPES = "[n, H, W], [n, H, W, C] or [n, C, H, W], with C = 1 or 3"
 class Npz(DataSource):
     """Your own arrays: data.path, an .npz with x_train, y_train, x_test, y_test; uint8 images, labels from 0."""
 
+    needs_path: ClassVar[bool] = True
     path: str = option("", help="the .npz file; a relative one is looked for in data.root")
 
     def load(self, source: Source) -> Splits:
         """Images as NHW, NHWC or NCHW; nothing is unpickled."""
-        if not self.path:
-            raise DataError("data.path is empty", f"set it to an .npz file with {', '.join(KEYS)}")
         path = source.root / Path(self.path).expanduser()
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would block, a device never end
             raise DataError(f"{path}: is no regular file", "set data.path to an .npz file")
