@@ -7,7 +7,8 @@ Every line has `t` (unix seconds) and `event`. All accuracies are in percent.
     stage       what it does now: pretrain, train, evaluate; or timing
     step        step, epoch, lr, loss, loss_robust, loss_<part>…, loss_topology, loss_standard, images_per_second
     epoch       the same as means over the epoch, train_natural, train_adversarial, seconds,
-                and what `best` is chosen by: validation_natural, validation_pgd10 (or test_… if chosen on the test set)
+                and what `best` is chosen by: validation_natural, validation_pgd10 (or test_… if chosen on the
+                test set), which took selection_seconds more
     checkpoint  checkpoint (best or last), epoch, step, rule, file, and of best the value that chose it
     eval        metric, value, n, split, checkpoint, epoch, rule, seconds, and the threat model:
                 attack, norm, eps, step_size, steps, start, implementation, version, seed
@@ -31,6 +32,9 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("start", "stage", "step", "epoch", "eval", "timing", "checkpoint", "warning", "end")
+
+TIMES = ("t", "seconds", "selection_seconds", "images_per_second")
+"""What differs between two runs that are alike."""
 
 # Metrics of a finished run, in the order of the tables, and whether more is better.
 METRICS: dict[str, bool] = {

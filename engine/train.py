@@ -234,10 +234,10 @@ class Trainer:
             raise Interrupted
 
     def _choose(self) -> dict[str, float]:
-        """Accuracies on the selection split when they are due; remembers the best epoch. Ties go to the higher
-        natural accuracy, then to the earlier epoch.
+        """Accuracies on the selection split when they are due, and what they cost; remembers the best epoch. Ties go to
+        the higher natural accuracy, then to the earlier epoch.
         """
-        rule, at = self.recipe.eval, self.progress
+        rule, at, began = self.recipe.eval, self.progress, time.perf_counter()
         if at.epoch % rule.every and at.epoch != self.recipe.schedule.epochs:
             return {}
         split = self.splits.test if rule.select == "test" else self.splits.validation
@@ -253,7 +253,8 @@ class Trainer:
         value = [found[rule.best_by], found["natural"]]
         if not at.best or value > at.best["key"]:
             at.best = {"epoch": at.epoch, "value": value[0], "key": value}
-        return {f"{rule.select}_{name}": accuracy for name, accuracy in found.items()}
+        accuracies = {f"{rule.select}_{name}": accuracy for name, accuracy in found.items()}
+        return accuracies | {"selection_seconds": round(time.perf_counter() - began, 3)}
 
     def _set_mode(self) -> None:
         self.networks.mode(training=True)

@@ -22,7 +22,6 @@ from engine import train as train_module
 from engine.rundir import RunDir
 
 Make = Callable[..., RunDir]
-TIMES = ("t", "seconds", "images_per_second")
 
 
 def read_events(rundir: RunDir) -> list[dict[str, Any]]:
@@ -30,7 +29,7 @@ def read_events(rundir: RunDir) -> list[dict[str, Any]]:
 
 
 def timeless(rundir: RunDir) -> list[dict[str, Any]]:
-    return [{k: v for k, v in event.items() if k not in TIMES} for event in read_events(rundir)]
+    return [{k: v for k, v in event.items() if k not in events.TIMES} for event in read_events(rundir)]
 
 
 def weights(rundir: RunDir, which: str = "last") -> dict[str, bytes]:
@@ -281,6 +280,8 @@ def test_the_selection_names_its_threat_model(make_folder: Make) -> None:
     selection = read_events(rundir)[0]["selection"]
     assert (selection["eps"], selection["step_size"], selection["steps"]) == (0.2, 0.02, 10)
     assert selection["split"] == "validation"
+    epochs = [event for event in read_events(rundir) if event["event"] == "epoch"]
+    assert all(event["selection_seconds"] > 0 and "validation_pgd10" in event for event in epochs)
 
 
 @pytest.mark.parametrize(("select", "images"), [("validation", 180), ("test", 359)])

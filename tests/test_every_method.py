@@ -38,9 +38,8 @@ def train(folder, until=None):
     """Carry out the run in `folder`, or stop it after `until` steps; returns its checkpoint and its events."""
     carry_out(folder, until)
     log = [event for _, event in events.read(folder.events.read_bytes())]
-    clock = {"t", "seconds", "images_per_second"}
     return checkpoint.load(folder.checkpoint("last"))[0], [
-        {key: value for key, value in event.items() if key not in clock} for event in log
+        {key: value for key, value in event.items() if key not in events.TIMES} for event in log
     ]
 
 

@@ -28,7 +28,6 @@ from engine.lifecycle import STOP_SIGNALS
 from engine.rundir import RunDir
 
 KILLS = int(os.environ.get("TRAINCTL_KILLS", "20"))
-TIMES = ("t", "seconds", "images_per_second")
 # Epochs of a tenth of a second, with all that a run can carry: augmentation, M, M's pretraining, AWP, LAS's network S.
 SMALL: dict[str, Any] = {
     "schedule__epochs": 8, "data__train_examples": 48, "data__crop": 1, "data__flip": True, "optim__batch_size": 16,
@@ -231,7 +230,7 @@ def left_behind(run: RunDir) -> dict[str, Any]:
 
 
 def timeless(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in TIMES}
+    return {key: value for key, value in values.items() if key not in events.TIMES}
 
 
 def log(run: RunDir) -> list[dict[str, Any]]:

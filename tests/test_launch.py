@@ -548,6 +548,8 @@ def test_progress_reckons_the_rest() -> None:
     for epoch, seconds in ((1, 50.0), (2, 2.0), (3, 3.0), (4, 4.0)):
         fold("epoch", 10.0 * epoch, epoch=epoch, epochs=10, step=4 * epoch, seconds=seconds, loss="nan")
     assert progress.share == 0.4 and progress.eta() == pytest.approx(6 * 3.0)
+    fold("epoch", 55.0, epoch=5, epochs=10, step=20, seconds=4.0, selection_seconds=6.0)
+    assert progress.eta() == pytest.approx(5 * (3.0 + 4.0 + 10.0) / 3)  # the look for `best` takes its time too
     fold("stage", 90.0, stage="evaluate")
     assert progress.eta() is None
     for metric, value in (("aa", 50.0), ("natural", 90.0), ("odd", "?")):

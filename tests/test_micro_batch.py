@@ -20,7 +20,6 @@ from trainctl.compare.report import compare
 from trainctl.home import Home
 
 QUICK = {"schedule__epochs": 1, "eval__attacks": [], "eval__checkpoints": ["last"], "eval__topology": False}
-TIMES = ("t", "seconds", "images_per_second")
 BATCH, MICRO = 32, 12  # parts of 10, 11 and 11
 STEPS = [
     {"name": "standard"}, {"name": "at", "code": "bag-of-tricks", "forwards": "official"}, {"name": "trades"},
@@ -169,7 +168,7 @@ def state(rundir):
     """What a run leaves: its checkpoint, and its events without what the clock says."""
     tensors, _ = checkpoint.load(rundir.checkpoint("last"))
     said = [event for _, event in events.read(rundir.events.read_bytes())]
-    timeless = [{key: value for key, value in event.items() if key not in TIMES} for event in said]
+    timeless = [{key: value for key, value in event.items() if key not in events.TIMES} for event in said]
     return {name: tensor.tolist() for name, tensor in tensors.items()}, timeless
 
 

@@ -30,7 +30,6 @@ from engine.train import Trainer
 from trainctl.launch import processes, scheduler
 
 Make = Callable[..., RunDir]
-TIMES = ("t", "seconds", "images_per_second")
 RECIPE: dict[str, Any] = {
     "optim__batch_size": 8, "run__log_every": 1, "data__train_examples": 120, "eval__attacks": [],
     "eval__topology": False, "eval__best_by": "natural",
@@ -50,7 +49,7 @@ def engine(run: RunDir) -> int:
 def came_to(run: RunDir) -> tuple[object, ...]:
     """Everything a run leaves behind, times apart."""
     log = [event for _, event in events.read(run.events.read_bytes())]
-    timeless = [{key: value for key, value in event.items() if key not in TIMES} for event in log]
+    timeless = [{key: value for key, value in event.items() if key not in events.TIMES} for event in log]
     tensors = [
         {name: tensor.numpy().tobytes() for name, tensor in load_file(run.checkpoint(which)).items()}
         for which in ("best", "last")

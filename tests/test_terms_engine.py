@@ -13,7 +13,6 @@ from engine import events, recipe
 from engine.rundir import RunDir
 
 Make = Callable[..., RunDir]
-TIMES = ("t", "seconds", "images_per_second")
 ALL: dict[str, Any] = {
     "terms__rkd": {"form": "original"}, "terms__crd": {"negatives": 40, "dim": 8}, "terms__mca": {"negatives": 100},
     "topology__enabled": True, "topology__rho": "set", "method__name": "awp",
@@ -29,7 +28,7 @@ def log(rundir: RunDir) -> list[dict[str, Any]]:
 
 
 def timeless(rundir: RunDir) -> list[dict[str, Any]]:
-    return [{key: value for key, value in event.items() if key not in TIMES} for event in log(rundir)]
+    return [{key: value for key, value in event.items() if key not in events.TIMES} for event in log(rundir)]
 
 
 def tensors(rundir: RunDir) -> dict[str, bytes]:

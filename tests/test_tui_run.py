@@ -89,13 +89,15 @@ def shown_charts(screen: RunScreen) -> Iterator[Chart]:
 
 def test_charts_put_what_belongs_together_into_one() -> None:
     metrics = {"loss", "loss_topology", "loss_robust", "loss_ce", "lr", "l_tp", "train_natural", "seconds", "odd",
-               "validation_pgd10", "validation_natural", "train_adversarial", "images_per_second"}  # fmt: skip
+               "validation_pgd10", "validation_natural", "train_adversarial", "images_per_second",
+               "selection_seconds"}  # fmt: skip
     found = {heading: names for heading, _, names in charts(metrics) if names}
     assert list(found) == [
         "losses", "accuracy, validation", "accuracy, training", "L_TP", "learning rate", "images per second",
         "time of an epoch", "odd",
     ]  # fmt: skip
     assert found["losses"] == ["loss", "loss_robust", "loss_topology", "loss_ce"]
+    assert found["time of an epoch"] == ["seconds", "selection_seconds"]
     assert sorted(name for names in found.values() for name in names) == sorted(metrics)
 
 

@@ -25,7 +25,7 @@ class Progress:
     into_epoch: float = 0.0  # share of the epoch at work, in [0, 1)
     latest: dict[str, float] = field(default_factory=dict)  # the newest value of each metric of steps and epochs
     evals: dict[str, dict[str, float]] = field(default_factory=dict)  # by checkpoint, by metric
-    seconds: list[float] = field(default_factory=list)  # length of each of the last epochs
+    seconds: list[float] = field(default_factory=list)  # length of each of the last epochs, with the look for `best`
     t: float = 0.0  # of the newest event
     epoch_began: float = 0.0
     reason: str = ""
@@ -48,7 +48,8 @@ class Progress:
             self.step = _whole(event.get("step")) or self.step
             self.epoch, self.into_epoch, self.epoch_began = _whole(event.get("epoch")), 0.0, self.t
             self.epochs = _whole(event.get("epochs")) or self.epochs
-            self.seconds = [*self.seconds, real(event.get("seconds")) or 0.0][-WINDOW:]
+            spent = sum(real(event.get(key)) or 0.0 for key in ("seconds", "selection_seconds"))
+            self.seconds = [*self.seconds, spent][-WINDOW:]
         elif kind == "start":
             self.epochs = _whole(event.get("epochs"))
             self.steps_per_epoch = _whole(event.get("steps_per_epoch"))

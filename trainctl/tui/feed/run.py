@@ -174,14 +174,18 @@ def charts(metrics: set[str]) -> Iterator[tuple[str, str, list[str]]]:
         rest.difference_update(chosen)
         yield f"accuracy, {split}", PERCENT, chosen[:MOST]
     yield "accuracy, training", PERCENT, training[:MOST]
-    for metric in ("l_tp", "lr", "images_per_second", "seconds"):
-        yield HEADINGS.get(metric, title(metric)), "s" if metric == "seconds" else "", sorted(rest & {metric})
+    for metric in ("l_tp", "lr", "images_per_second"):
+        yield HEADINGS.get(metric, title(metric)), "", sorted(rest & {metric})
         rest.discard(metric)
+    spent = [name for name in SPENT if name in rest]
+    rest.difference_update(spent)
+    yield "time of an epoch", "s", spent
     for metric in sorted(rest):
         yield title(metric), "", [metric]
 
 
-HEADINGS = {"images_per_second": "images per second", "seconds": "time of an epoch", "l_tp": "L_TP"}
+HEADINGS = {"images_per_second": "images per second", "l_tp": "L_TP"}
+SPENT = {"seconds": "training", "selection_seconds": "the look for best"}
 
 
 def _label(metric: str) -> str:
@@ -189,4 +193,6 @@ def _label(metric: str) -> str:
     head, _, rest = metric.partition("_")
     if metric == "loss":
         return "total"
+    if metric in SPENT:
+        return SPENT[metric]
     return rest if rest and (head in ("loss", "train") or is_selection(metric)) else metric
