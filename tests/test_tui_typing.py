@@ -53,6 +53,7 @@ async def test_all_are_marked_that_fit_the_filter_as_written(tmp_path: Path, mon
             assert isinstance(home, HomeScreen)
             await until(pilot, lambda: bool(home._marked))
             assert home._marked == {"base1", "train1"}
+            await until(pilot, lambda: "6 runs · 2 marked · filtering …" in screen_text(pilot))
             go_on.set()
             await until(pilot, lambda: "2 marked · 2 fit the filter" in screen_text(pilot))
     finally:

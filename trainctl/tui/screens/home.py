@@ -162,8 +162,9 @@ class HomeScreen(LiveScreen):
         counts, window = dict(answer.window.counts), answer.window
         parts = [f"{window.total} run{'s' * (window.total != 1)}"]
         parts += [f"{len(self._marked)} marked"] if self._marked else []
-        if self._view.filtered and answer.mistake is None:
-            parts.append(f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter")
+        known = answer.asked.view.filtered == self._view.filtered
+        if self._view.filtered and not (known and answer.mistake):
+            parts.append(f"{window.fitting} fit{'s' * (window.fitting == 1)} the filter" if known else "filtering …")
         return parts + [f"{counts[name]} {name}" for name in (*AT_WORK, "queued") if name in counts]
 
     @property
