@@ -169,7 +169,7 @@ class CompareScreen(LiveScreen):
         if not isinstance(entry, Pair):
             made = known.twin if known else ""
             text.append(
-                "\nIt has no partner yet. " + ("This makes it:  " if made else "Its recipe with --train does."),
+                "\nIt has no partner yet. " + ("This makes it:  " if made else "Its recipe with --train makes it."),
                 "not bold",
             )
             text.append(printable(made))
