@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dashboard import SIZES, Watched, crowd, lines, made, opened, screen_text, select, table, told, until
@@ -13,6 +14,7 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
+from trainctl.errors import MachineError
 from trainctl.home import Home
 from trainctl.tui import keys
 from trainctl.tui.feed.runs import Overview, Question, RunsFeed
@@ -56,6 +58,22 @@ async def test_an_empty_home_says_what_to_do_next(tmp_path: Path, size: tuple[in
         make_run(Home(tmp_path), "first")
         await opened(pilot, 1)
         await until(pilot, lambda: "digits-trades --pair" not in screen_text(pilot))
+
+
+async def test_why_no_run_can_be_read_stands_in_their_place(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise MachineError("cannot read [the] runs", "make room")
+
+    overview = RunsFeed.overview
+    monkeypatch.setattr(RunsFeed, "overview", refused)
+    async with Watched(home).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "cannot read [the] runs" in told(pilot))
+        pilot.app.clear_notifications()
+        await until(pilot, lambda: "make room" in screen_text(pilot))
+        assert not table(pilot).display
+        monkeypatch.setattr(RunsFeed, "overview", overview)
+        await opened(pilot)
+        await until(pilot, lambda: table(pilot).display and "make room" not in screen_text(pilot))
 
 
 @pytest.mark.parametrize("size", [(80, 14), (40, 12), (200, 12)])

@@ -20,6 +20,7 @@ from trainctl.registry.query import RunRow
 from trainctl.registry.window import View
 from trainctl.tui import keys
 from trainctl.tui.columns import Column, chosen, sorted_column
+from trainctl.tui.feed.errors import explain
 from trainctl.tui.feed.runs import GROUP, Overview, Question, Row, RunsFeed, group_of, key
 from trainctl.tui.screens import acts
 from trainctl.tui.screens.columns import ColumnsScreen
@@ -62,9 +63,7 @@ class HomeScreen(LiveScreen):
         &.-tall #panel { height: 16; }
         &.-wide #body { layout: horizontal; }
         &.-wide #list { width: 1fr; }
-        &.-wide #panel {
-            width: 64; height: 1fr; max-height: 100%; border-top: none; border-left: solid $foreground 20%;
-        }
+        &.-wide #panel { width: 64; height: 1fr; max-height: 100%; border: none; border-left: solid $foreground 20%; }
         #search { height: 3; background: $boost; }
         #search Horizontal { height: 1; }
         #slash { width: 2; color: $accent; text-style: bold; }
@@ -133,6 +132,8 @@ class HomeScreen(LiveScreen):
         if answer.asked.view != self._view:
             return  # a newer question is on its way
         self.query_one(FilterHint).say(answer.mistake, self.query_one("#filter", Input).value)
+        if self._answer is None:
+            self.query_one("#empty", Static).update(Text(EMPTY))
         empty = not answer.window.total and not answer.hidden
         table, panel = self._table, self.query_one(Panel)
         self.query_one("#empty").display, table.display, panel.display = empty, not empty, not empty
@@ -141,6 +142,14 @@ class HomeScreen(LiveScreen):
             panel.show(answer.selected)
         self._answer = answer
         self._entitle()
+
+    @on(LiveScreen.Failed)
+    def _excuse(self, message: LiveScreen.Failed) -> None:
+        """Say in the place of runs that could not be read why that is so: the notice goes, and would leave nothing."""
+        if self._answer is None:
+            said = self.query_one("#empty", Static)
+            said.update(Text(explain(message.error)))
+            said.display, self._table.display = True, False
 
     def _entitle(self) -> None:
         """Counts at the left; what is filtered, grouped and sorted by; the home at the right, if there is room."""
