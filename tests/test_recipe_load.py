@@ -266,6 +266,7 @@ def test_a_missing_base_and_a_section_that_is_no_table():
     [
         ("digits-trads", "there is no recipe 'digits-trads' (did you mean 'digits-trades'?)"),
         ("qqq", f"there is no recipe 'qqq' ({locate.LIST_HINT})"),
+        ("mine", "there is no recipe 'mine' (did you mean 'mine.toml'?)"),
         ("mine.tml.toml", "there is no file mine.tml.toml (did you mean 'mine.toml'?)"),
         ("./", "./ is a folder, and a recipe is a file (it holds mine.toml)"),
         ("pipe.toml", f"pipe.toml is no regular file ({locate.LIST_HINT})"),

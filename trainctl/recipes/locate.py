@@ -49,7 +49,9 @@ def find(name_or_path: str) -> Path:
     if os.path.isfile(path):
         return path
     if named:
-        raise UsageError(f"there is no recipe {name_or_path!r}", nearest(name_or_path, known))
+        beside = f"{name_or_path}.toml"
+        hint = f"did you mean {beside!r}?" if os.path.isfile(beside) else nearest(name_or_path, known)
+        raise UsageError(f"there is no recipe {name_or_path!r}", hint)
     if os.path.isdir(path):
         names = sorted(file.name for file in path.glob("*.toml") if os.path.isfile(file))
         held = f"it holds {', '.join(names[:10])}" if names else LIST_HINT
