@@ -47,13 +47,17 @@ def refresh(home: Home, runs: Iterable[str] | None = None, *, brief: bool = Fals
     """
     if not home.path.is_dir() or (not home.index.exists() and not home.run_dirs()):
         return False
-    readable_only = home.index.exists() and not os.access(home.index.parent, os.W_OK)
-    if readable_only:  # somebody else's home: what its owner has indexed is what there is to see
+    if _may_only_be_read(home):
         return False
     with schema.writing(home, WAIT if home.index.exists() else FIRST_WAIT) as alone:
         if alone:
             _mended(home, lambda connection: _bring_up(connection, home, runs, brief))
         return alone
+
+
+def _may_only_be_read(home: Home) -> bool:
+    """True in somebody else's home: what its owner has indexed is what there is to see."""
+    return home.index.exists() and not os.access(home.index.parent, os.W_OK)
 
 
 def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = False, exact: bool = False) -> bool:
@@ -64,6 +68,9 @@ def freshen(home: Home, runs: Iterable[str] | None = None, *, brief: bool = Fals
     So runs can be listed, stopped and deleted when the disk is full. Raises MachineError if memory has no room either.
     """
     try:
+        if _may_only_be_read(home):
+            told = f"{home.path} may only be read, and is shown as its owner's trainctl saw it last"
+            warnings.warn(Stale(told), stacklevel=2)
         return refresh(home, runs, brief=brief)
     except MachineError as error:
         written, instead = False, "this is what the index held before"
