@@ -292,6 +292,8 @@ async def test_groups_are_opened_closed_and_summed_up(home: Home) -> None:
         one = next(name for name in groups if name.startswith("group digits-trades+train"))
         assert "2 runs" in column(pilot, "name")[one] and "▸" in column(pilot, "name")[one]
         assert column(pilot, "status")[one] == "✔2"
+        assert column(pilot, "method")[one] == "trades +TRAIN"
+        assert sorted(set(column(pilot, "method").values())) == ["trades", "trades +TRAIN"]
         assert column(pilot, "natural")[one] == "96.0±0.0"
         assert column(pilot, "robust")[one] == "59.0±1.4 pgd20"
         while table(pilot).here != one:

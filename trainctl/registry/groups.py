@@ -29,6 +29,8 @@ class GroupLine:
     runs: int
     statuses: tuple[tuple[str, int], ...]
     method: str
+    topology: bool
+    """True if TRAIN is added in all of them."""
     dataset: str
     model: str
     """"" where the runs differ, as `method` and `dataset`."""
@@ -38,16 +40,18 @@ class GroupLine:
 
 def describe(connection: sqlite3.Connection, kind: str, key: str, runs: str, metrics: Spreads) -> GroupLine:
     """The line of the group `key` of `kind` "recipe", "pair" or "group"."""
-    statuses, common = Counter[str](), tuple(set[str]() for _ in range(3))
-    question = f"SELECT status, method, dataset, model, count(*) FROM runs WHERE rowid {AMONG} GROUP BY 1, 2, 3, 4"
-    for status, *said, count in connection.execute(question, (runs,)):
+    statuses, common, plain = Counter[str](), tuple(set[str]() for _ in range(3)), False
+    question = f"""SELECT status, topology, method, dataset, model, count(*) FROM runs WHERE rowid {AMONG}
+        GROUP BY 1, 2, 3, 4, 5"""
+    for status, topology, *said, count in connection.execute(question, (runs,)):
         statuses[status] += count
+        plain = plain or not topology
         for found, value in zip(common, said, strict=True):
             found.add(value)
     method, dataset, model = (found.pop() if len(found) == 1 else "" for found in common)
     known = tuple((status, statuses[status]) for status in STATUSES if status in statuses)
     label = key if kind == "recipe" else _label(connection, kind, runs)
-    return GroupLine(key, label, statuses.total(), known, method, dataset, model, metrics)
+    return GroupLine(key, label, statuses.total(), known, method, not plain, dataset, model, metrics)
 
 
 def _label(connection: sqlite3.Connection, kind: str, runs: str) -> str:

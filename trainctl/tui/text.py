@@ -41,7 +41,12 @@ def one_line(text: str) -> str:
 
 def method(run: RunRow, *, short: bool = False) -> str:
     """The method, and whether TRAIN is added: `trades +TRAIN`, or `trades+T`; † behind what is our reading."""
-    return run.method + (("+T" if short else " +TRAIN") if run.topology else "") + "†" * bool(run.our_reading)
+    return with_train(run.method, run.topology, short=short) + "†" * bool(run.our_reading)
+
+
+def with_train(name: str, topology: bool, *, short: bool = False) -> str:
+    """The name of a method, and whether TRAIN is added."""
+    return name + (("+T" if short else " +TRAIN") if topology else "")
 
 
 def accuracies(metrics: Mapping[str, float | None]) -> tuple[str, str]:
