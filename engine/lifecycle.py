@@ -19,6 +19,8 @@ from engine.events import EventLog, Lines
 from engine.rundir import STOP_SIGNALS, RunDir, me
 
 HEARTBEAT_SECONDS = 5.0
+LAST_BEAT_SECONDS = 10.0
+"""For which the end waits for a beat that is being written; on a disk that hangs, for no longer."""
 
 TIMED_OUT = 124
 """Exit code of a run that reached run.max_hours: that of timeout(1)."""
@@ -45,6 +47,7 @@ class Lifecycle:
         self._deadline = math.inf
         self._me = me()
         self._done = threading.Event()
+        self._beating: threading.Thread | None = None
         self._lock = self._reserve = -1
 
     def __enter__(self) -> Lifecycle:
@@ -66,14 +69,17 @@ class Lifecycle:
         if self.record:
             self._keep_reserve()
             self._beat()
-            threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
+            self._beating = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+            self._beating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the folder back."""
+        """Give the folder back. A beat cut short by the end of the process would leave its temporary file."""
         self._done.set()
+        if self._beating is not None:
+            self._beating.join(LAST_BEAT_SECONDS)
         self._free_reserve()
         os.close(self._lock)
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -322,6 +323,25 @@ def test_a_folder_that_cannot_be_taken(
     assert f"error: {run.lock}: Is a directory" in capfd.readouterr().err
     assert run.status() == "queued"
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # settled before anything else
+
+
+def test_the_last_beat_is_written_whole(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread ends with the process: a beat in the middle of its write left a temporary file."""
+    begun, write = threading.Event(), RunDir.write_json
+
+    def slowly(run: RunDir, name: str, content: Any) -> None:
+        if threading.current_thread().name == "heartbeat":
+            begun.set()
+            time.sleep(0.3)
+            done.append(name)
+        write(run, name, content)
+
+    done: list[str] = []
+    monkeypatch.setattr(lifecycle, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(RunDir, "write_json", slowly)
+    with lifecycle.Lifecycle(make_folder()):
+        assert begun.wait(60)
+    assert done
 
 
 def test_what_is_kept_for_others_ends_no_run(make_folder: Make) -> None:
