@@ -45,6 +45,7 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
         FASHION | {"data.train_examples": "20000", "schedule.epochs": "4", "schedule.milestones": "[3, 4]"},
     ),
 }  # fmt: skip
+LEARNT = 60.0  # percent natural accuracy below which a baseline is said to have hardly learnt
 TWINS = [
     ["--pair", "--grid", "topology.weight=5,20"],
     ["--train", "--set", "topology.weight=5", "--set", "topology.source=natural"],
@@ -103,6 +104,7 @@ def page(pairs: list[dict[str, Any]], seeds: str) -> str:
         "seeds no interval says much; the signs that agree over rows do. All in float32, attacks on the network "
         "as it is (`run.precision`, `run.fold`).", "",
     ]  # fmt: skip
+    lines += [summary(pairs), ""]
     missing = []
     for number, (title, (_, changes)) in enumerate(SETTINGS.items()):
         mine = [pair for pair in pairs if pair["label"].startswith(f"{number} ")]
@@ -119,6 +121,35 @@ def page(pairs: list[dict[str, Any]], seeds: str) -> str:
     return "\n".join(lines)
 
 
+def summary(pairs: list[dict[str, Any]]) -> str:
+    """What the rows come to: for each data set how many twins are better or worse in all seeds."""
+    said = []
+    for dataset in ("digits", "Fashion-MNIST"):
+        numbers = {number for number, title in enumerate(SETTINGS) if title.startswith(dataset)}
+        rows = [pair for pair in pairs if int(pair["label"].split()[0]) in numbers]
+        if not rows:
+            continue
+        counts = []
+        for metric in ("natural", "pgd20"):
+            each = [differences(pair, metric) for pair in rows]
+            better, worse = (sum(all(sign * d > 0 for d in found) for found in each) for sign in (1, -1))
+            counts.append(f"{metric} is higher in {better} and lower in {worse}")
+        said.append(f"of {len(rows)} twins on {dataset} {' and '.join(counts)}")
+    failed = sum(hardly(pair) for pair in pairs)
+    known = f" {failed} of the rows are marked †: their baseline has hardly learnt." * bool(failed)
+    return f"**In both seeds**: {'; '.join(said)}.{known}"
+
+
+def hardly(pair: dict[str, Any]) -> bool:
+    """Whether the baseline has not learnt enough for a difference to say what TRAIN does to a network that has."""
+    return bool(pair["baseline"]["natural"]["mean"] < LEARNT)
+
+
+def differences(pair: dict[str, Any], metric: str) -> list[float]:
+    """TRAIN's of each seed."""
+    return [b - a for a, b in zip(pair["baseline"][metric]["values"], pair["train"][metric]["values"], strict=True)]
+
+
 def row(pair: dict[str, Any]) -> str:
     """One line: the method, lambda, the reading, and each metric as `baseline → twin (difference: each seed)`."""
     name = pair["train"]["name"]
@@ -127,9 +158,9 @@ def row(pair: dict[str, Any]) -> str:
     cells = []
     for metric in METRICS:
         before, after = pair["baseline"][metric], pair["train"][metric]
-        each = ", ".join(f"{b - a:+.1f}" for a, b in zip(before["values"], after["values"], strict=True))
+        each = ", ".join(f"{difference:+.1f}" for difference in differences(pair, metric))
         cells.append(f"{before['mean']:.1f} → {after['mean']:.1f} ({pair['delta'][metric]['mean']:+.1f}: {each})")
-    return f"| {method} | {weight} | {sees} | " + " | ".join(cells) + " |"
+    return f"| {method}{' †' * hardly(pair)} | {weight} | {sees} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
