@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from engine.recipe import Recipe, own_options
 from trainctl.recipes.load import resolve
+from trainctl.recipes.plan import pair_of
 from trainctl.reproduce.rows import TABLES, TIMING, Row, rows
 
 Scale = Literal["full", "small", "tiny"]
@@ -60,11 +61,13 @@ def experiment(row: Row, scale: Scale) -> Experiment:
     found = _needed(wanted)
     if row.table == TIMING:  # some steps are taken, and nothing is evaluated
         return found
-    same = [other for other, like in _everything(scale) if like.recipe == wanted.recipe and _needed(like) == found]
-    printed = {metric for other in same for metric in other.published}
+    pair = _pair(found)
+    family = [(other, like) for other, like in _everything(scale) if _pair(like) == pair]
+    printed = {metric for other, like in family if like == found for metric in other.published}
     settings = dict(found.settings)
     settings["eval.attacks"] = [metric for metric in ("pgd20", "cw20", "aa") if metric in printed]
-    settings["eval.topology"] = "topo_natural" in printed
+    # Scores cost little, and who has them is no twin, for `compare`, of who has them not. AutoAttack costs too much.
+    settings["eval.topology"] = any("topo_natural" in other.published for other, _ in family)
     if scale == "small":
         settings |= _shortened(resolve(found.recipe, found.overrides).recipe)
         settings["eval.aa_examples"] = 1000
@@ -86,6 +89,16 @@ def _wanted(row: Row, scale: Scale) -> Experiment:
     return Experiment(recipe, settings)
 
 
+def _pair(found: Experiment) -> str:
+    """The group of its baseline."""
+    return _pair_of(found.recipe, found.overrides)
+
+
+@cache
+def _pair_of(recipe: str, overrides: tuple[str, ...]) -> str:
+    return pair_of(resolve(recipe, overrides).recipe, recipe)
+
+
 def _needed(wanted: Experiment) -> Experiment:
     """The same without what the recipe says anyway."""
     own = _own(wanted.recipe)
@@ -103,7 +116,7 @@ def _own(recipe: str) -> dict[str, Any]:
 @cache
 def _everything(scale: Scale) -> tuple[tuple[Row, Experiment], ...]:
     """Every row of a table that is evaluated."""
-    return tuple((row, _wanted(row, scale)) for table in TABLES if table != TIMING for row in rows(table))
+    return tuple((row, _needed(_wanted(row, scale))) for table in TABLES if table != TIMING for row in rows(table))
 
 
 def _recipe(row: Row) -> tuple[str, dict[str, Any]]:
