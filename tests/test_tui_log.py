@@ -462,7 +462,9 @@ async def test_a_line_that_goes_on_out_of_sight_says_so(tmp_path: Path) -> None:
     async with app.run_test(size=(36, 24)) as pilot:  # 33 characters without the margins and the scrollbar
         await until(pilot, lambda: top(pilot).startswith("x"))
         assert [row.rstrip() for row in rows(pilot)[:3]] == ["x" * 30 + " 2…", "short", "y" * 32 + "…"]
-        app.query_one(LogLines).scroll_to(x=2)
+        lines = app.query_one(LogLines)
+        await until(pilot, lambda: lines.max_scroll_x >= 2)
+        lines.scroll_to(x=2, force=True)
         await until(pilot, lambda: top(pilot).endswith("29.…"))
         assert rows(pilot)[2] == "y" * 33
         await pilot.press("w")
