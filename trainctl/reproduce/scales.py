@@ -62,7 +62,7 @@ def experiment(row: Row, scale: Scale) -> Experiment:
     if row.table == TIMING:  # some steps are taken, and nothing is evaluated
         return found
     pair = _pair(found)
-    family = [(other, like) for other, like in _everything(scale) if _pair(like) == pair]
+    family = [(other, like) for other, like, its in _everything(scale) if its == pair]
     printed = {metric for other, like in family if like == found for metric in other.published}
     settings = dict(found.settings)
     settings["eval.attacks"] = [metric for metric in ("pgd20", "cw20", "aa") if metric in printed]
@@ -91,12 +91,7 @@ def _wanted(row: Row, scale: Scale) -> Experiment:
 
 def _pair(found: Experiment) -> str:
     """The group of its baseline."""
-    return _pair_of(found.recipe, found.overrides)
-
-
-@cache
-def _pair_of(recipe: str, overrides: tuple[str, ...]) -> str:
-    return pair_of(resolve(recipe, overrides).recipe, recipe)
+    return pair_of(resolve(found.recipe, found.overrides).recipe, found.recipe)
 
 
 def _needed(wanted: Experiment) -> Experiment:
@@ -114,9 +109,11 @@ def _own(recipe: str) -> dict[str, Any]:
 
 
 @cache
-def _everything(scale: Scale) -> tuple[tuple[Row, Experiment], ...]:
-    """Every row of a table that is evaluated."""
-    return tuple((row, _needed(_wanted(row, scale))) for table in TABLES if table != TIMING for row in rows(table))
+def _everything(scale: Scale) -> tuple[tuple[Row, Experiment, str], ...]:
+    """Every row of a table that is evaluated, what it means, and the group of its baseline."""
+    evaluated = [row for table in TABLES if table != TIMING for row in rows(table)]
+    found = [_needed(_wanted(row, scale)) for row in evaluated]
+    return tuple(zip(evaluated, found, map(_pair, found), strict=True))
 
 
 def _recipe(row: Row) -> tuple[str, dict[str, Any]]:
